@@ -1,0 +1,90 @@
+# vmm: `make` builds build/vmm, `make demo` shows it, `make check` tests all of it, `make install` installs it.
+MAKEFLAGS	+= --no-builtin-rules
+SHELL		:= /bin/bash
+CC		?= cc
+ifeq ($(origin CC),default)
+CC		:= gcc
+endif
+IASL		?= iasl
+PREFIX		?= /usr/local
+DESTDIR		?=
+VERSION		:= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+
+WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes \
+	    -Wmissing-prototypes -Wold-style-definition -Wpointer-arith -Wvla -Wundef -Wformat=2 -Werror
+CFLAGS	 ?= -O2 -g
+CPPFLAGS += -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -I. -Ibuild
+BASE	 := -std=gnu17 -pthread -fno-strict-aliasing -fstack-protector-strong $(WARNINGS)
+LDLIBS	 := -luring -lcap-ng -lseccomp -pthread
+LDFLAGS	 += -Wl,-z,relro,-z,now -Wl,--as-needed
+ASAN	 := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+TSAN	 := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
+
+ROOMS	:= vm pci virtio backends firmware
+SOURCES := $(sort $(foreach room,$(ROOMS),$(wildcard $(room)/*.c)))
+UNITS	:= $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/*.c))
+# unit tests whose code runs on several threads: built and run under TSan too
+THREADED_UNITS := $(patsubst tests/unit/%.c,%,$(shell grep -l '^/\* tsan' tests/unit/*.c 2>/dev/null))
+
+OBJECTS	     := $(SOURCES:%.c=build/obj/%.o) build/obj/main.o
+ASAN_OBJECTS := $(SOURCES:%.c=build/asan/%.o)
+TSAN_OBJECTS := $(SOURCES:%.c=build/tsan/%.o)
+
+all: build/vmm
+
+build/vmm: $(OBJECTS)
+	$(CC) $(CFLAGS) $(BASE) $(LDFLAGS) -o $@ $(OBJECTS) $(LDLIBS)
+
+build/obj/%.o: %.c | build/generated
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(BASE) -MMD -MP -c -o $@ $<
+
+build/asan/%.o: %.c | build/generated
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(ASAN) $(BASE) -MMD -MP -c -o $@ $<
+
+build/tsan/%.o: %.c | build/generated
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(TSAN) $(BASE) -MMD -MP -c -o $@ $<
+
+# The DSDT: ASL through iasl to a C array (dsdt_aml_code).
+build/dsdt.hex: firmware/dsdt.asl
+	@mkdir -p $(@D)
+	$(IASL) -ve -tc -p build/dsdt $< >build/dsdt.log || { cat build/dsdt.log; exit 1; }
+
+build/version.h: FORCE
+	@mkdir -p $(@D)
+	@echo '#define VMM_VERSION "$(VERSION)"' | cmp -s - $@ || echo '#define VMM_VERSION "$(VERSION)"' >$@
+
+build/generated: build/dsdt.hex build/version.h
+	@touch $@
+
+build/asan/libvmm.a: $(ASAN_OBJECTS)
+	rm -f $@ && $(AR) rcs $@ $^
+
+build/tsan/libvmm.a: $(TSAN_OBJECTS)
+	rm -f $@ && $(AR) rcs $@ $^
+
+build/asan/tests/unit/%: build/asan/tests/unit/%.o build/asan/libvmm.a
+	$(CC) $(ASAN) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+
+build/tsan/tests/unit/%: build/tsan/tests/unit/%.o build/tsan/libvmm.a
+	$(CC) $(TSAN) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+
+units: $(UNITS:%=build/asan/tests/unit/%) $(THREADED_UNITS:%=build/tsan/tests/unit/%)
+
+build/vmm.1: build/vmm
+	build/vmm --man >$@
+
+install: build/vmm build/vmm.1
+	install -D -m 755 build/vmm $(DESTDIR)$(PREFIX)/bin/vmm
+	install -D -m 644 build/vmm.1 $(DESTDIR)$(PREFIX)/share/man/man1/vmm.1
+
+clean:
+	rm -rf build/obj build/asan build/tsan build/vmm build/vmm.1 build/dsdt.* build/version.h build/generated
+
+FORCE:
+.PHONY: all units install clean FORCE
+.SECONDARY:
+
+-include $(OBJECTS:.o=.d) $(ASAN_OBJECTS:.o=.d) $(TSAN_OBJECTS:.o=.d)

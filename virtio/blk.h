@@ -1,0 +1,25 @@
+/* Block device (virtio 1.3, 5.2) over a backends/disk. Queue work runs on the queue's reactor. */
+#ifndef VIRTIO_BLK_H
+#define VIRTIO_BLK_H
+
+#include "virtio/device.h"
+
+struct disk;
+struct virtio_blk;
+
+struct virtio_blk_config {
+	const char *name; /* "blk0" */
+	const struct memory *memory;
+	struct reactors *reactors;
+	struct disk *disk; /* open; outlives the device */
+	u16 queues;
+	bool writethrough; /* the device starts with writeback = 0 */
+	char serial[21];
+};
+
+/* Before reactors_start(). 0 or -errno (logged). Main thread. */
+int virtio_blk_create(struct virtio_blk **blk, const struct virtio_blk_config *config);
+struct virtio_device *virtio_blk_device(struct virtio_blk *blk);
+void virtio_blk_destroy(struct virtio_blk *blk);
+
+#endif

@@ -1,0 +1,27 @@
+/*
+ * virtio over PCI (virtio 1.3, 4.1): a transitional function with the legacy registers, ISR and doorbell in BAR0 (I/O)
+ * and the modern structures, MSI-X table and PBA in BAR2 (64-bit memory). pci-modern.c and pci-legacy.c are the two register layouts
+ * over one device core; pci.c is the function: capabilities, interrupts, doorbells.
+ */
+#ifndef VIRTIO_PCI_H
+#define VIRTIO_PCI_H
+
+#include "pci/pci.h"
+#include "virtio/device.h"
+
+struct virtio_pci;
+
+struct virtio_pci_config {
+	struct pci_host *host;
+	struct irq *irq;
+	struct reactors *reactors;
+	struct virtio_device *device; /* initialised, not yet plugged */
+};
+
+/* Makes the function and plugs it into the next free slot; sets device->transport. Before reactors_start(). 0 or -errno (logged). Main thread. */
+int virtio_pci_create(struct virtio_pci **pci, const struct virtio_pci_config *config);
+void virtio_pci_destroy(struct virtio_pci *pci);
+/* Function and device to power-on state. vCPUs paused. Main thread. */
+void virtio_pci_reset(struct virtio_pci *pci);
+
+#endif

@@ -1,0 +1,14 @@
+/* Entropy device (virtio 1.3, 5.4): every buffer filled from getrandom(2), never empty. */
+#ifndef VIRTIO_RNG_H
+#define VIRTIO_RNG_H
+
+#include "virtio/device.h"
+
+struct virtio_rng;
+
+/* Before reactors_start(). 0 or -errno (logged). Main thread. */
+int virtio_rng_create(struct virtio_rng **rng, const struct memory *memory, struct reactors *reactors);
+struct virtio_device *virtio_rng_device(struct virtio_rng *rng);
+void virtio_rng_destroy(struct virtio_rng *rng);
+
+#endif

@@ -1,0 +1,110 @@
+/*
+ * A virtqueue, the device's side of it (virtio 1.3, 2.6 and 2.7): takes buffers that the driver made
+ * available, returns them used. Knows rings and guest memory only: no device, no thread, no interrupt.
+ *
+ * One thread at a time (the queue's reactor). No function allocates. All ring and descriptor fields are read once,
+ * checked, then used; whatever a driver writes, the process is safe, and a broken ring is -EPROTO with `fault` saying what.
+ */
+#ifndef VIRTIO_VIRTQUEUE_H
+#define VIRTIO_VIRTQUEUE_H
+
+#include <sys/uio.h>
+#include "vm/memory.h"
+
+#define VQ_MAX_SIZE 1024 /* what our devices offer at most */
+
+/* One buffer: first its device-readable part, then its device-writable one. */
+struct vq_buffer {
+	struct iovec *iov;  /* readable ones first; host pointers into guest memory */
+	u16 readable;	    /* how many of iov */
+	u16 writable;	    /* how many after them */
+	u16 head;	    /* what vq_push() wants back */
+	u32 readable_bytes; /* totals; a chain past 4 GiB is a fault */
+	u32 writable_bytes;
+};
+
+struct vq_setup {
+	const struct memory *memory;
+	u16 size;			/* split: power of two, 1 to 32768 */
+	u64 descriptors, driver, device; /* guest-physical: descriptor area, driver area, device area */
+	bool event_idx, indirect;	/* negotiated */
+	bool notify_on_empty;		/* negotiated (legacy) */
+};
+
+struct virtqueue;
+
+/* What differs between the split and the packed format. */
+struct vq_format {
+	int (*start)(struct virtqueue *vq, const struct vq_setup *setup);
+	int (*pop)(struct virtqueue *vq, struct vq_buffer *buffer, struct iovec *iov, u16 max);
+	void (*unpop)(struct virtqueue *vq, u16 count);
+	void (*push)(struct virtqueue *vq, u16 head, u32 written);
+	bool (*publish)(struct virtqueue *vq);
+	void (*mute)(struct virtqueue *vq);
+	bool (*unmute)(struct virtqueue *vq);
+};
+
+extern const struct vq_format vq_split;
+
+struct virtqueue {
+	const struct vq_format *format;
+	const struct memory *memory;
+	const char *fault; /* what the driver broke, or NULL */
+	u16 size;
+	bool event_idx, indirect, notify_on_empty;
+	bool muted;
+	/* split ring: host pointers, checked to lie in RAM for their whole length */
+	void *descriptors;
+	void *available;
+	void *used;
+	u16 next_available; /* free-running: next entry to take */
+	u16 next_used;	    /* free-running: next entry to write */
+	u16 published;	    /* the used index the driver saw last */
+};
+
+/* Begins with an empty used ring at index 0 (2.6.1). -EINVAL: bad size or alignment; -EFAULT: an area outside RAM. */
+int vq_start(struct virtqueue *vq, const struct vq_format *format, const struct vq_setup *setup);
+
+/*
+ * Takes the next available buffer; its iovecs go to iov[max]. 1: got one; 0: none available; -EPROTO: the
+ * driver broke the ring, vq->fault says how, and nothing more is taken.
+ * max of at least vq->size never runs out, since longer chains are a fault (2.7.5.3.1).
+ */
+static inline int vq_pop(struct virtqueue *vq, struct vq_buffer *buffer, struct iovec *iov, u16 max)
+{
+	return vq->format->pop(vq, buffer, iov, max);
+}
+
+/* Puts the last `count` popped buffers back as if never taken; none of them pushed, nothing popped since. */
+static inline void vq_unpop(struct virtqueue *vq, u16 count)
+{
+	vq->format->unpop(vq, count);
+}
+
+/* Adds a used element, not yet visible: written is how many bytes from the start of the writable part the device
+ * wrote at least (2.7.8.2). Completion order is free. */
+static inline void vq_push(struct virtqueue *vq, u16 head, u32 written)
+{
+	vq->format->push(vq, head, written);
+}
+
+/* Makes all pushed elements visible at once. True if the driver wants to be notified of them (2.7.7.2). */
+static inline bool vq_publish(struct virtqueue *vq)
+{
+	return vq->format->publish(vq);
+}
+
+/* Asks the driver for no available buffer notifications: a hint (2.7.10). */
+static inline void vq_mute(struct virtqueue *vq)
+{
+	vq->format->mute(vq);
+}
+
+/* Asks for notifications again. True if buffers became available meanwhile, so that the caller must go on
+ * (the full fence between is inside, and pairs with the driver's between its index and its reading of our wish). */
+static inline bool vq_unmute(struct virtqueue *vq)
+{
+	return vq->format->unmute(vq);
+}
+
+#endif

@@ -1,0 +1,67 @@
+/*
+ * What the user asked for: one struct, filled from flags and config files by one table, from which
+ * --help and the man page come too. Imports nothing of ours but memory's and plain types.
+ */
+#ifndef VM_CONFIG_H
+#define VM_CONFIG_H
+
+#include "vm/memory.h"
+
+#define CONFIG_MAX_CPUS	  254
+#define CONFIG_MAX_DISKS  16
+#define CONFIG_MAX_NETS	  8
+#define CONFIG_MAX_QUEUES 64
+
+struct config_disk {
+	char *path;
+	bool readonly;
+	bool direct;	   /* O_DIRECT */
+	bool writethrough; /* cache=writethrough */
+	char serial[21];   /* NUL-terminated, may be empty: then derived from the file */
+	u16 queues;	   /* 0: the default */
+};
+
+struct config_net {
+	char *tap;
+	u8 mac[6];
+	bool mac_given;
+	u16 mtu;    /* 0: the tap's */
+	u16 queues; /* pairs; 0: the default (1) */
+};
+
+enum config_action { CONFIG_RUN, CONFIG_CHECK, CONFIG_HELP, CONFIG_VERSION, CONFIG_MAN };
+
+struct config {
+	enum config_action action;
+	char *kernel, *initrd, *cmdline; /* NULL: not given */
+	u32 cpus;			 /* default 1 */
+	u32 sockets, cores, threads;	 /* --cpus N[,sockets=][,cores=][,threads=]; product == cpus */
+	u64 memory;			 /* bytes, default 512 MiB */
+	enum memory_pages pages;
+	struct config_disk disks[CONFIG_MAX_DISKS];
+	u32 disk_count;
+	struct config_net nets[CONFIG_MAX_NETS];
+	u32 net_count;
+	char *serial; /* "stdio" (default), "none", "pty" or a file's path */
+	bool rng;     /* default on */
+	u32 iothreads;
+	u32 timeout_seconds; /* 0: none */
+	u32 grace_seconds;   /* between the power button and the end, default 10 */
+	bool reboot;	     /* false: --no-reboot */
+	bool sandbox;	     /* false: --no-sandbox */
+};
+
+/*
+ * Parses `vmm [OPTIONS]` or `vmm check`. Unknown, repeated or contradictory options, absent values and bad numbers are one log line
+ * each (what, why, what to do; with the nearest option name for a typo) and -EINVAL; an unreadable config file -errno. --config FILE holds
+ * `key = value` lines (keys are the long options; `#` comments; disk and net may repeat); flags override it. Main thread.
+ */
+int config_parse(struct config *config, int argc, char **argv);
+void config_free(struct config *config);
+
+/* --help (fits an 80x24 screen), --version, and the man page's roff, to stdout. 0 or -errno. */
+int config_print_help(void);
+int config_print_version(void);
+int config_print_man(void);
+
+#endif

@@ -1,0 +1,147 @@
+/*
+ * Event threads. Each reactor is a thread with one io_uring (or, where the host forbids that, epoll and a small
+ * thread pool): the only place that waits. Doorbells, disk and tap I/O, interrupts and messages
+ * are operations of its one ring, so a batch of whatever size costs one io_uring_enter.
+ *
+ * One sweep: wake, run the done() of every completion, then the tasks of REACTOR_SERVE (queues
+ * that were kicked pop what is available), then those of REACTOR_FLUSH (used rings are published,
+ * interrupts decided), then submit all that came of it and wait, in one call.
+ *
+ * Functions marked [reactor] may be called only on the reactor's own thread, where done(), fired()
+ * and run() are called too.
+ */
+#ifndef VM_REACTOR_H
+#define VM_REACTOR_H
+
+#include <sys/uio.h>
+#include "vm/types.h"
+
+struct reactor;	 /* one thread */
+struct reactors; /* all of them: they share one numbering of files */
+
+/*
+ * A file's number in every reactor (a registered file of the ring). Disk files, tap queues, eventfds:
+ * all that operations name. Eventfds and taps must be non-blocking.
+ */
+typedef s32 reactor_file; /* -1: none */
+
+enum reactor_code {
+	REACTOR_READV,
+	REACTOR_WRITEV,	   /* flags: RWF_DSYNC or 0 */
+	REACTOR_FSYNC,	   /* flags: IORING_FSYNC_DATASYNC or 0 */
+	REACTOR_FALLOCATE, /* flags: fallocate(2)'s mode */
+	REACTOR_POLL,	   /* flags: poll events; one shot, result: events */
+	REACTOR_CODES
+};
+
+/*
+ * One operation in flight. Owner fills it, keeps it (and the iovecs and their memory) until done() is called with
+ * what the system call would have returned: a count, or -errno. Short reads and writes are possible. -ECANCELED after
+ * reactor_cancel(). Allocates nothing: in flight there may be as many as there are objects.
+ */
+struct reactor_op {
+	void (*done)(struct reactor_op *op, s32 result);
+	enum reactor_code code;
+	reactor_file file;
+	const struct iovec *iov;
+	u32 iov_count;
+	u32 flags;
+	u64 offset; /* (u64)-1: file position (taps) */
+	u64 length; /* FALLOCATE, FSYNC range; else unused */
+	/* the reactor's own */
+	struct reactor_op *next;
+	s32 result;
+	bool nonblocking; /* READV, WRITEV: owner sets it to get -EAGAIN at once instead of waiting for a tap */
+};
+
+/* An eventfd that is waited for as long as it is added (doorbells, resample fds). fired() may come spuriously. */
+struct reactor_event {
+	void (*fired)(struct reactor_event *event);
+	int fd;
+	/* the reactor's own */
+	struct reactor *reactor;
+	reactor_file file;
+	struct reactor_op op;
+	struct iovec iov;
+	u64 count;
+};
+
+/* Work for the end of the sweep, done once however often it is asked for. */
+enum reactor_phase { REACTOR_SERVE, REACTOR_FLUSH, REACTOR_PHASES };
+struct reactor_task {
+	void (*run)(struct reactor_task *task);
+	/* the reactor's own */
+	struct reactor_task *next;
+	bool queued;
+};
+
+/* Something another thread wants done on the reactor. The owner keeps it until run() is called. */
+struct reactor_message {
+	void (*run)(struct reactor_message *message);
+	struct reactor_message *next; /* the reactor's own */
+};
+
+/* Relaxed counters, any thread may read. */
+struct reactor_counts {
+	u64 sweeps, enters, operations, signals, events;
+};
+
+struct reactors_config {
+	u32 count;     /* threads, 1 to 64 */
+	u32 max_files; /* reactor_file_add() calls that will be made */
+	bool force_epoll; /* tests */
+	void (*thread_start)(void *owner); /* on each thread, before its first wait (sandbox) */
+	void *owner;
+};
+
+/* Makes the rings (disabled) or, where io_uring_setup is refused, the epoll form, which it says in one line. Features the kernel lacks
+ * (SINGLE_ISSUER, DEFER_TASKRUN, COOP_TASKRUN, CQE_SKIP) are done without. Logs, 0 or -errno. Main thread. */
+int reactors_create(struct reactors **reactors, const struct reactors_config *config);
+
+/* The n-th thread. */
+struct reactor *reactors_get(struct reactors *reactors, u32 n);
+u32 reactors_count(const struct reactors *reactors);
+/* "io_uring" or "epoll": for --stats and tests. */
+const char *reactors_engine(const struct reactors *reactors);
+
+/* Registers fd (the caller keeps it open) in every reactor. The number, or -errno (-ENOSPC). Main thread, before reactors_start();
+ * hotplug later by message. */
+reactor_file reactor_file_add(struct reactors *reactors, int fd);
+/* Frees the number; nothing may be in flight on it. */
+void reactor_file_remove(struct reactors *reactors, reactor_file file);
+
+/* Restricts each ring to the operations above on registered files, starts the threads, and
+ * returns when thread_start has run on all. Logs, 0 or -errno. Main thread. */
+int reactors_start(struct reactors *reactors);
+
+/* Ends the threads. Nothing of the devices may be in flight. Main thread. */
+void reactors_destroy(struct reactors *reactors);
+
+/* [reactor] Starts op; it is submitted with the sweep. */
+void reactor_submit(struct reactor *reactor, struct reactor_op *op);
+
+/* [reactor] Asks for an early end of an op in flight; done() is still called, soon, with -ECANCELED or what happened first. File I/O
+ * that runs cannot be cancelled. */
+void reactor_cancel(struct reactor *reactor, struct reactor_op *op);
+
+/* [reactor] Writes 1 to an eventfd as part of the sweep's submit: an interrupt. */
+void reactor_signal(struct reactor *reactor, reactor_file eventfd);
+
+/* [reactor] Queues task for this sweep's phase (at once the next sweep's, if that phase has passed). */
+void reactor_defer(struct reactor *reactor, enum reactor_phase phase, struct reactor_task *task);
+
+/* Begins waiting for event->fd on this reactor (registered as a file). Before reactors_start(), or [reactor]. 0 or -errno. */
+int reactor_event_add(struct reactor *reactor, struct reactor_event *event);
+
+/* [reactor] Stops waiting; fired() is not called again. */
+void reactor_event_remove(struct reactor_event *event);
+
+/* Posts a message: run() is called on the reactor. Any thread; never waits. */
+void reactor_post(struct reactor *reactor, struct reactor_message *message);
+
+/* Calls fn(arg) on the reactor and waits for it. Any thread but a reactor's; the reactor must have started. */
+void reactor_call(struct reactor *reactor, void (*fn)(void *arg), void *arg);
+
+void reactor_counts(const struct reactor *reactor, struct reactor_counts *counts);
+
+#endif
