@@ -52,3 +52,34 @@ private() {
 		unshare --user --map-root-user --mount --net --pid --fork --kill-child "$@"
 	fi
 }
+
+# stage FOLDER VMM: what changes from run to run, as the agent sees it in /run/bed.
+stage() {
+	mkdir -p "$1/lib" "$1/cases"
+	cp "$bed"/agent/* "$bed/nested/nested-init" "$1"
+	cp "$2" "$1/vmm"
+	# Libraries that are not in the tree of tools.
+	ldd "$2" 2>/dev/null | sed -n 's/.*=> \(\/[^ ]*\) .*/\1/p' | while read -r l; do
+		[ -e "$out/tree/lib/x86_64-linux-gnu/${l##*/}" ] || cp -L "$l" "$1/lib"
+	done
+	if [ -n "$(ls "$1/lib")" ]; then
+		mv "$1/vmm" "$1/vmm.bin"
+		printf '#!/bin/sh\nLD_LIBRARY_PATH=/run/bed/lib exec /run/bed/vmm.bin "$@"\n' >"$1/vmm"
+		chmod 755 "$1/vmm"
+	fi
+}
+
+# nested_machine MEM CPUS THREAD INITRD SCRATCH CONSOLE QEMU-WORDS...: a machine whose CPU has SVM. Without
+# -erms kernels copy by plain moves; with it by `rep movsb`, which QEMU does a byte at a time.
+nested_machine() {
+	local mem=$1 cpus=$2 thread=$3 initrd=$4 scratch=$5 console=$6
+	shift 6
+	exec qemu-system-x86_64 -M q35 -accel "tcg,thread=$thread" -cpu max,+svm,+npt,-erms \
+		-smp "$cpus" -m "$mem" -nodefaults -no-user-config -display none -monitor none \
+		-no-reboot -nic none -kernel "$out/assets/vmlinuz-cloud" -initrd "$initrd" \
+		-append "$console panic=-1 quiet mitigations=off tsc=reliable clocksource=tsc nowatchdog" \
+		-drive "file=$out/assets/root.img,if=virtio,format=raw,snapshot=on,cache=unsafe" \
+		-drive "file=$out/nested/assets.img,if=virtio,format=raw,readonly=on" \
+		-drive "file=$scratch,if=virtio,format=raw,cache=unsafe,discard=unmap" \
+		"$@"
+}
