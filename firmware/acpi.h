@@ -1,6 +1,6 @@
 /*
- * ACPI tables (ACPI 6.4, hardware-reduced): RSDP, XSDT, FADT, MADT, MCFG, the DSDT compiled from dsdt.asl, and an SSDT that names what depends on the configuration
- * (the 64-bit PCI window).
+ * ACPI tables (ACPI 6.4, hardware-reduced): RSDP, XSDT, FADT, MADT, MCFG, the DSDT compiled from
+ * dsdt.asl, and an SSDT that names what depends on the configuration (the 64-bit PCI window).
  */
 #ifndef FIRMWARE_ACPI_H
 #define FIRMWARE_ACPI_H
@@ -12,7 +12,9 @@ struct acpi_config {
 	u64 window64_start, window64_size;
 };
 
-/* Writes the tables at guest-physical address (16-byte aligned, `room` bytes), returns the RSDP's address, 0 if they do not fit; *used gets the bytes written. Main thread. */
-u64 acpi_write(struct memory *memory, const struct acpi_config *config, u64 address, u64 room, u64 *used);
+/* Writes the tables at guest-physical address (16-byte aligned, `room` bytes), returns the RSDP's
+ * address, 0 if they do not fit; *used gets the bytes written. Main thread. */
+u64 acpi_write(struct memory *memory, const struct acpi_config *config, u64 address, u64 room,
+	       u64 *used);
 
 #endif
