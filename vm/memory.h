@@ -21,6 +21,7 @@ struct memory {
 	u8 *high;      /* guest-physical LAYOUT_RAM_HIGH */
 	u64 high_size; /* 0 if all fits below the hole */
 	enum memory_pages pages;
+	int fd; /* hugetlb memfd, else -1 */
 };
 
 /*
