@@ -1,0 +1,185 @@
+/*
+ * The pump between the serial port and the terminal. The guest prints a byte an exit; we collect
+ * for a few milliseconds and write once, so that a boot log costs hundreds of system calls, not
+ * tens of thousands. Main thread, but for console_wake(), which vCPU threads call.
+ */
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+#include "backends/console.h"
+#include "vm/panic-watch.h"
+#include "vm/uart.h"
+
+#define BATCH_NS    2000000ull /* how long output may collect */
+#define OUTPUT_SIZE 16384
+#define INPUT_SIZE  4096
+
+struct console {
+	struct terminal *terminal;
+	struct uart *uart;
+	struct panic_watch watch;
+	int wake_fd;
+	u64 output_due; /* 0: nothing announced */
+	bool panicked;
+	bool blocked; /* the terminal takes no more for now */
+	bool refused; /* the port takes no more for now */
+	bool more;    /* the terminal holds bytes that stood behind a command */
+	size_t output_start, output_end, input_start, input_end;
+	u8 output[OUTPUT_SIZE];
+	u8 input[INPUT_SIZE];
+};
+
+int console_create(struct console **result, struct terminal *terminal)
+{
+	struct console *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		return -ENOMEM;
+	c->terminal = terminal;
+	c->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (c->wake_fd < 0) {
+		free(c);
+		return -errno;
+	}
+	*result = c;
+	return 0;
+}
+
+void console_destroy(struct console *c)
+{
+	if (!c)
+		return;
+	close(c->wake_fd);
+	free(c);
+}
+
+void console_attach(struct console *c, struct uart *uart)
+{
+	c->uart = uart;
+}
+
+void console_wake(void *owner)
+{
+	const struct console *c = owner;
+	u64 one = 1;
+	ssize_t n = write(c->wake_fd, &one, sizeof(one));
+
+	(void)n; /* a full counter has woken us already */
+}
+
+/* Moves the guest's output to the terminal until one of them has nothing more. */
+static void pump_output(struct console *c)
+{
+	c->output_due = 0;
+	c->blocked = false;
+	for (;;) {
+		int n;
+
+		if (c->output_start == c->output_end) {
+			c->output_start = 0;
+			c->output_end = uart_output(c->uart, c->output, sizeof(c->output));
+			if (!c->output_end)
+				return;
+			if (panic_watch_feed(&c->watch, c->output, c->output_end))
+				c->panicked = true;
+		}
+		n = terminal_write(c->terminal, c->output + c->output_start,
+				   c->output_end - c->output_start);
+		if (n < 0) { /* the output is gone: the guest goes on without it */
+			c->output_start = c->output_end;
+			continue;
+		}
+		c->output_start += (size_t)n;
+		if (c->output_start != c->output_end) {
+			c->blocked = true;
+			return;
+		}
+	}
+}
+
+/* Gives the port what was read, reads again only when it took all. */
+static enum terminal_command pump_input(struct console *c, bool readable)
+{
+	enum terminal_command command = TERMINAL_NONE;
+	int n;
+
+	if (c->input_start == c->input_end && readable) {
+		n = terminal_read(c->terminal, c->input, sizeof(c->input), &command);
+		c->input_start = 0;
+		c->input_end = n > 0 ? (size_t)n : 0;
+		c->more = command != TERMINAL_NONE;
+	}
+	c->refused = false;
+	if (c->input_start != c->input_end) {
+		c->input_start += uart_input(c->uart, c->input + c->input_start,
+					     c->input_end - c->input_start);
+		c->refused = c->input_start != c->input_end;
+	}
+	if (command == TERMINAL_BREAK)
+		uart_break(c->uart);
+	return command;
+}
+
+void console_prepare(struct console *c, struct pollfd *fds, u64 *deadline)
+{
+	int input = c->refused ? -1 : terminal_input_fd(c->terminal);
+
+	fds[0] = (struct pollfd){ .fd = c->wake_fd, .events = POLLIN };
+	fds[1] = (struct pollfd){ .fd = input, .events = POLLIN };
+	fds[2] = (struct pollfd){ .fd = c->blocked ? terminal_output_fd(c->terminal) : -1,
+				  .events = POLLOUT };
+	if (c->output_due && !c->blocked && c->output_due < *deadline)
+		*deadline = c->output_due;
+	if (c->more && !c->refused)
+		*deadline = 0;
+}
+
+enum terminal_command console_run(struct console *c, const struct pollfd *fds, u64 now)
+{
+	enum terminal_command command = TERMINAL_NONE;
+	bool readable = c->more || (fds[1].fd >= 0 && fds[1].revents);
+	bool woken = fds[0].revents;
+	u64 count;
+
+	if (woken && read(c->wake_fd, &count, sizeof(count)) == sizeof(count) && !c->output_due)
+		c->output_due = now + BATCH_NS;
+	if (readable || (woken && c->refused))
+		command = pump_input(c, readable);
+	if (c->blocked ? fds[2].revents != 0 : c->output_due && now >= c->output_due)
+		pump_output(c);
+	return command;
+}
+
+void console_flush(struct console *c, unsigned int wait_ms)
+{
+	if (!c->uart)
+		return;
+	pump_output(c);
+	while (c->blocked && wait_ms) {
+		struct pollfd fd = { .fd = terminal_output_fd(c->terminal), .events = POLLOUT };
+		unsigned int slice = wait_ms < 50 ? wait_ms : 50;
+
+		poll(&fd, 1, (int)slice);
+		wait_ms -= slice;
+		pump_output(c);
+	}
+}
+
+bool console_panicked(const struct console *c)
+{
+	return c->panicked;
+}
+
+bool console_panic_complete(const struct console *c)
+{
+	return panic_watch_complete(&c->watch);
+}
+
+void console_reset(struct console *c)
+{
+	c->panicked = false;
+	memset(&c->watch, 0, sizeof(c->watch));
+}

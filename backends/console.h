@@ -1,0 +1,41 @@
+/*
+ * The pump between the serial port and the user's terminal: batches what the guest prints, feeds
+ * what the user types as fast as the guest takes it, and watches the stream for a kernel panic.
+ * Main thread, but for console_wake().
+ */
+#ifndef BACKENDS_CONSOLE_H
+#define BACKENDS_CONSOLE_H
+
+#include <poll.h>
+#include "backends/terminal.h"
+
+struct uart;
+struct console;
+
+#define CONSOLE_POLLS 3
+
+/* 0 or -errno. The terminal stays the caller's. */
+int console_create(struct console **console, struct terminal *terminal);
+void console_destroy(struct console *console);
+/* The port it serves; before the guest runs. */
+void console_attach(struct console *console, struct uart *uart);
+
+/* A uart_wake_fn: the port has output, or room again. Any thread. */
+void console_wake(void *console);
+
+/* Fills fds[CONSOLE_POLLS] with what it waits for (fd -1: nothing) and lowers *deadline
+ * (CLOCK_MONOTONIC ns) to when it wants to be called at the latest. */
+void console_prepare(struct console *console, struct pollfd *fds, u64 *deadline);
+/* Does what poll's answer allows, never blocks. Returns what the escape key asked for;
+ * TERMINAL_BREAK is done already. */
+enum terminal_command console_run(struct console *console, const struct pollfd *fds, u64 now);
+/* Writes all that the guest has printed, waiting at most wait_ms for a slow reader. */
+void console_flush(struct console *console, unsigned int wait_ms);
+
+/* "Kernel panic - not syncing" was printed, and the end of its report. */
+bool console_panicked(const struct console *console);
+bool console_panic_complete(const struct console *console);
+/* Forgets a panic (restart in place). */
+void console_reset(struct console *console);
+
+#endif
