@@ -1,5 +1,5 @@
 # vmm: `make` builds build/vmm, `make demo` shows it, `make check` tests all of it, `make install` installs it.
-MAKEFLAGS	+= --no-builtin-rules
+MAKEFLAGS	+= --no-builtin-rules -j$(shell nproc)
 SHELL		:= /bin/bash
 CC		?= cc
 ifeq ($(origin CC),default)
@@ -71,6 +71,23 @@ build/asan/tests/unit/%: build/asan/tests/unit/%.o build/asan/libvmm.a
 build/tsan/tests/unit/%: build/tsan/tests/unit/%.o build/tsan/libvmm.a
 	$(CC) $(TSAN) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 
+# Every test; check-fast leaves out the guests. Each installs what it needs first and says why.
+check: deps-check
+	@$(MAKE) --no-print-directory build/vmm units
+	@tests/check
+
+check-fast: deps-check
+	@$(MAKE) --no-print-directory build/vmm units
+	@tests/check fast
+
+# A Debian kernel with disk and network, down to its shell.
+demo: deps-build
+	@$(MAKE) --no-print-directory build/vmm
+	@tests/bed/demo
+
+deps-%:
+	@tests/bed/deps build $(filter-out build,$*)
+
 units: $(UNITS:%=build/asan/tests/unit/%) $(THREADED_UNITS:%=build/tsan/tests/unit/%)
 
 build/vmm.1: build/vmm
@@ -84,7 +101,7 @@ clean:
 	rm -rf build/obj build/asan build/tsan build/vmm build/vmm.1 build/dsdt.* build/version.h build/generated
 
 FORCE:
-.PHONY: all units install clean FORCE
+.PHONY: all check check-fast demo units install clean FORCE
 .SECONDARY:
 
 -include $(OBJECTS:.o=.d) $(ASAN_OBJECTS:.o=.d) $(TSAN_OBJECTS:.o=.d)
