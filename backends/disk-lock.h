@@ -1,0 +1,14 @@
+/* Keeps a disk image from being written by two machines at once, whichever program runs them. */
+#ifndef BACKENDS_DISK_LOCK_H
+#define BACKENDS_DISK_LOCK_H
+
+#include "vm/types.h"
+
+/*
+ * Locks the open image for as long as fd's open file description lives: one writer, or any number
+ * of readers. A conflict is one log line that names the holder where /proc shows it, and -EBUSY. A
+ * file system that has no locks is said in one line, and 0. Main thread.
+ */
+int disk_lock(int fd, const char *path, bool readonly);
+
+#endif
