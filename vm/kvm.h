@@ -16,13 +16,12 @@ struct kvm {
 	u32 max_routes; /* GSI routing entries */
 	u8 physical_bits; /* guest-physical address width */
 	/* optional capabilities, each done without when missing */
-	bool immediate_exit, tsc_deadline, x2apic_api, ioeventfd_any_length, msix_resample;
-	bool readonly_memory;
+	bool tsc_deadline, x2apic_api, ioeventfd_any_length, readonly_memory;
 };
 
 /*
  * Opens /dev/kvm and reads what it offers. What cannot be done without (irqchip, ioeventfd,
- * irqfd with resampling, user memory, MSI routing) is one log line each and -ENOTSUP. Missing device,
+ * irqfd with resampling, user memory, routing, immediate exits) is one log line each and -ENOTSUP. Missing device,
  * no permission: a log line that says what to do, and -errno. Main thread.
  */
 int kvm_open(struct kvm *kvm);
