@@ -1,7 +1,7 @@
 /*
- * Event threads. Each reactor is a thread with one io_uring (or, where the host forbids that, epoll and a small
- * thread pool): the only place that waits. Doorbells, disk and tap I/O, interrupts and messages
- * are operations of its one ring, so a batch of whatever size costs one io_uring_enter.
+ * Event threads. Each reactor is a thread with one io_uring (or, where the host forbids that, epoll
+ * and a small thread pool): the only place that waits. Doorbells, disk and tap I/O, interrupts and
+ * messages are operations of its one ring, so a batch of whatever size costs one io_uring_enter.
  *
  * One sweep: wake, run the done() of every completion, then the tasks of REACTOR_SERVE (queues
  * that were kicked pop what is available), then those of REACTOR_FLUSH (used rings are published,
@@ -20,8 +20,8 @@ struct reactor;	 /* one thread */
 struct reactors; /* all of them: they share one numbering of files */
 
 /*
- * A file's number in every reactor (a registered file of the ring). Disk files, tap queues, eventfds:
- * all that operations name. Eventfds and taps must be non-blocking.
+ * A file's number in every reactor (a registered file of the ring). Disk files, tap queues,
+ * eventfds: all that operations name. Eventfds and taps must be non-blocking.
  */
 typedef s32 reactor_file; /* -1: none */
 
@@ -35,9 +35,10 @@ enum reactor_code {
 };
 
 /*
- * One operation in flight. Owner fills it, keeps it (and the iovecs and their memory) until done() is called with
- * what the system call would have returned: a count, or -errno. Short reads and writes are possible. -ECANCELED after
- * reactor_cancel(). Allocates nothing: in flight there may be as many as there are objects.
+ * One operation in flight. Owner fills it, keeps it (and the iovecs and their memory) until done()
+ * is called with what the system call would have returned: a count, or -errno. Short reads and
+ * writes are possible. -ECANCELED after reactor_cancel(). Allocates nothing: in flight there may be
+ * as many as there are objects.
  */
 struct reactor_op {
 	void (*done)(struct reactor_op *op, s32 result);
@@ -46,24 +47,27 @@ struct reactor_op {
 	const struct iovec *iov;
 	u32 iov_count;
 	u32 flags;
-	u64 offset; /* (u64)-1: file position (taps) */
-	u64 length; /* FALLOCATE, FSYNC range; else unused */
-	/* the reactor's own */
-	struct reactor_op *next;
+	u64 offset;	  /* (u64)-1: file position (taps) */
+	u64 length;	  /* FALLOCATE, FSYNC range; else unused */
+	bool nonblocking; /* READV, WRITEV: -EAGAIN at once instead of waiting for a tap */
+	/* the reactor's own; zero before the first use */
+	u8 state;
 	s32 result;
-	bool nonblocking; /* READV, WRITEV: owner sets it to get -EAGAIN at once instead of waiting for a tap */
+	struct reactor *reactor;
+	struct reactor_op *next;
 };
 
-/* An eventfd that is waited for as long as it is added (doorbells, resample fds). fired() may come spuriously. */
+/*
+ * An eventfd that is waited for as long as it is added (doorbells, resample fds). fired() may come
+ * spuriously; it finds the eventfd read (count: its value) and may remove the event. The memory the
+ * kernel reads into is not in here, so an event may be freed as soon as it is removed.
+ */
 struct reactor_event {
 	void (*fired)(struct reactor_event *event);
 	int fd;
-	/* the reactor's own */
-	struct reactor *reactor;
-	reactor_file file;
-	struct reactor_op op;
-	struct iovec iov;
 	u64 count;
+	/* the reactor's own */
+	struct reactor_wait *wait;
 };
 
 /* Work for the end of the sweep, done once however often it is asked for. */
@@ -86,16 +90,34 @@ struct reactor_counts {
 	u64 sweeps, enters, operations, signals, events;
 };
 
+/* Features of io_uring that tests make a reactor do without, as if the kernel lacked them. */
+enum reactor_refusal {
+	REACTOR_REFUSE_DEFER_TASKRUN = BIT(0), /* Linux 6.1 */
+	REACTOR_REFUSE_SINGLE_ISSUER = BIT(1), /* 6.0 */
+	REACTOR_REFUSE_COOP_TASKRUN = BIT(2),  /* 5.19 */
+	REACTOR_REFUSE_SUBMIT_ALL = BIT(3),    /* 5.18 */
+	REACTOR_REFUSE_CQE_SKIP = BIT(4),      /* 5.17 */
+	REACTOR_REFUSE_SPARSE = BIT(5),	       /* 5.19 */
+	REACTOR_REFUSE_RING_FD = BIT(6),       /* 5.18 */
+	REACTOR_REFUSE_NOWAIT = BIT(7),	       /* on taps 6.4 */
+	REACTOR_REFUSE_ALL = BIT(8) - 1,
+};
+
 struct reactors_config {
-	u32 count;     /* threads, 1 to 64 */
-	u32 max_files; /* reactor_file_add() calls that will be made */
+	u32 count;	  /* threads, 1 to 64 */
+	u32 max_files;	  /* files and events there will be at one time */
 	bool force_epoll; /* tests */
-	void (*thread_start)(void *owner); /* on each thread, before its first wait (sandbox) */
+	u32 refuse;	  /* tests: REACTOR_REFUSE_* */
+	void (*thread_start)(
+		void *owner); /* on each thread, before its first wait (sandbox); may be NULL */
+	void (*worker_start)(void *owner); /* the same on the pool's threads, where there is a pool;
+					      may be NULL */
 	void *owner;
 };
 
-/* Makes the rings (disabled) or, where io_uring_setup is refused, the epoll form, which it says in one line. Features the kernel lacks
- * (SINGLE_ISSUER, DEFER_TASKRUN, COOP_TASKRUN, CQE_SKIP) are done without. Logs, 0 or -errno. Main thread. */
+/* Makes the rings (disabled) or, where io_uring_setup is refused, the epoll form, which it says in
+ * one line. Features the kernel lacks (SINGLE_ISSUER, DEFER_TASKRUN, COOP_TASKRUN, CQE_SKIP) are
+ * done without. Logs, 0 or -errno. Main thread. */
 int reactors_create(struct reactors **reactors, const struct reactors_config *config);
 
 /* The n-th thread. */
@@ -104,33 +126,36 @@ u32 reactors_count(const struct reactors *reactors);
 /* "io_uring" or "epoll": for --stats and tests. */
 const char *reactors_engine(const struct reactors *reactors);
 
-/* Registers fd (the caller keeps it open) in every reactor. The number, or -errno (-ENOSPC). Main thread, before reactors_start();
- * hotplug later by message. */
+/* Registers fd (the caller keeps it open) in every reactor. The number, or -errno (-ENOSPC). Main
+ * thread, before reactors_start() or later (it then waits for each reactor). */
 reactor_file reactor_file_add(struct reactors *reactors, int fd);
-/* Frees the number; nothing may be in flight on it. */
+/* Frees the number; nothing may be in flight on it. Main thread. */
 void reactor_file_remove(struct reactors *reactors, reactor_file file);
 
-/* Restricts each ring to the operations above on registered files, starts the threads, and
- * returns when thread_start has run on all. Logs, 0 or -errno. Main thread. */
+/* Starts the threads, which restrict their rings to the operations above on registered files;
+ * returns when thread_start (worker_start) has run on all. Logs, 0 or -errno. Main thread. */
 int reactors_start(struct reactors *reactors);
 
-/* Ends the threads. Nothing of the devices may be in flight. Main thread. */
+/* Ends the threads, then frees all. Events still added are taken out; operations may not be in
+ * flight any more. Main thread. */
 void reactors_destroy(struct reactors *reactors);
 
 /* [reactor] Starts op; it is submitted with the sweep. */
 void reactor_submit(struct reactor *reactor, struct reactor_op *op);
 
-/* [reactor] Asks for an early end of an op in flight; done() is still called, soon, with -ECANCELED or what happened first. File I/O
- * that runs cannot be cancelled. */
+/* [reactor] Asks for an early end of an op in flight; done() is still called, soon, with -ECANCELED
+ * or what happened first. File I/O that runs cannot be cancelled. */
 void reactor_cancel(struct reactor *reactor, struct reactor_op *op);
 
 /* [reactor] Writes 1 to an eventfd as part of the sweep's submit: an interrupt. */
 void reactor_signal(struct reactor *reactor, reactor_file eventfd);
 
-/* [reactor] Queues task for this sweep's phase (at once the next sweep's, if that phase has passed). */
+/* [reactor] Queues task for this sweep's phase (at once the next sweep's, if that phase has
+ * passed). */
 void reactor_defer(struct reactor *reactor, enum reactor_phase phase, struct reactor_task *task);
 
-/* Begins waiting for event->fd on this reactor (registered as a file). Before reactors_start(), or [reactor]. 0 or -errno. */
+/* Begins waiting for event->fd on this reactor (registered as a file). Before reactors_start(), or
+ * [reactor]. 0 or -errno. */
 int reactor_event_add(struct reactor *reactor, struct reactor_event *event);
 
 /* [reactor] Stops waiting; fired() is not called again. */
@@ -139,7 +164,8 @@ void reactor_event_remove(struct reactor_event *event);
 /* Posts a message: run() is called on the reactor. Any thread; never waits. */
 void reactor_post(struct reactor *reactor, struct reactor_message *message);
 
-/* Calls fn(arg) on the reactor and waits for it. Any thread but a reactor's; the reactor must have started. */
+/* Calls fn(arg) on the reactor and waits for it. Any thread but a reactor's; the reactor must have
+ * started. */
 void reactor_call(struct reactor *reactor, void (*fn)(void *arg), void *arg);
 
 void reactor_counts(const struct reactor *reactor, struct reactor_counts *counts);

@@ -1,0 +1,171 @@
+/*
+ * What the two engines of a reactor (reactor-uring.c, reactor-epoll.c) share with its face,
+ * reactor.c, and with the worker threads (reactor-workers.c). Nobody else includes this.
+ */
+#ifndef VM_REACTOR_ENGINE_H
+#define VM_REACTOR_ENGINE_H
+
+#include <pthread.h>
+#include <semaphore.h>
+#include "vm/reactor.h"
+
+/* Completions handled in one sweep: enough for any batch, few enough that tasks get their turn. */
+#define REACTOR_BUDGET 1024u
+
+/* Where an operation is (reactor_op.state). */
+enum reactor_op_state {
+	REACTOR_OP_IDLE,
+	REACTOR_OP_QUEUED,    /* on a list of the engine, nothing begun */
+	REACTOR_OP_WAITING,   /* epoll: on its file's list */
+	REACTOR_OP_FLIGHT,    /* the kernel or a worker has it */
+	REACTOR_OP_CANCEL,    /* in flight, and on the list of those to be cancelled */
+	REACTOR_OP_COMPLETED, /* on reactor.completed */
+};
+
+/* First in, first out, linked through reactor_op.next. */
+struct reactor_op_list {
+	struct reactor_op *first, **last;
+};
+
+struct reactor_task_list {
+	struct reactor_task *first, **last;
+};
+
+struct reactor {
+	struct reactors *reactors;
+	void *ring; /* the engine's */
+	u32 number;
+	bool stop;
+	struct reactor_task_list phases[REACTOR_PHASES];
+	struct reactor_op_list completed; /* done() comes with the next sweep */
+	struct reactor_wait *waits;	  /* all events, removed ones until their read has ended */
+	struct reactor_event wake;	  /* rung for inbox and finished */
+	_Atomic(struct reactor_message *) inbox;
+	_Atomic(struct reactor_op *) finished; /* by workers; op->result is set */
+	struct reactor_counts counts;
+	pthread_t thread;
+	bool running; /* the thread is there */
+	int error;    /* of its start */
+};
+
+struct reactors {
+	const struct reactor_engine *engine;
+	struct reactors_config config;
+	u32 max_files;
+	pthread_mutex_t lock; /* numbering: fds */
+	int *fds;	      /* by reactor_file; -1: free */
+	bool *storage; /* by reactor_file: a regular file or block device (else a tap, an eventfd:
+			  something to wait for) */
+	struct reactor_workers *workers;
+	bool started;
+	sem_t ready;
+	u32 count;
+	struct reactor list[];
+};
+
+struct reactor_engine {
+	const char *name;
+	/* [main] Makes reactor->ring. 0 or -errno. */
+	int (*create)(struct reactor *reactor);
+	/* [main, the thread has ended or never ran] */
+	void (*destroy)(struct reactor *reactor);
+	/* [main before the start, then reactor] The number now means fd; -1: nothing. 0 or -errno.
+	 */
+	int (*file_set)(struct reactor *reactor, reactor_file file, int fd);
+	/* [reactor] First thing on the thread, before its sandbox. 0 or -errno. */
+	int (*begin)(struct reactor *reactor);
+	/* [reactor] Last thing on the thread. */
+	void (*end)(struct reactor *reactor);
+	/* [main before the start, then reactor] */
+	void (*submit)(struct reactor *reactor, struct reactor_op *op);
+	void (*cancel)(struct reactor *reactor, struct reactor_op *op);
+	/* [reactor] */
+	void (*signal)(struct reactor *reactor, reactor_file eventfd);
+	/* [reactor] Hands everything submitted to the kernel; if wait, returns only when there is
+	 * something for reap(). */
+	void (*enter)(struct reactor *reactor, bool wait);
+	/* [reactor] reactor_complete() or done() for what has ended, up to REACTOR_BUDGET. */
+	void (*reap)(struct reactor *reactor);
+};
+
+extern const struct reactor_engine reactor_engine_uring;
+extern const struct reactor_engine reactor_engine_epoll;
+
+/* [reactor] done() of op will be called with result in the next sweep. */
+void reactor_complete(struct reactor *reactor, struct reactor_op *op, s32 result);
+
+/* [worker] op has ended with op->result. */
+void reactor_finish(struct reactor_op *op);
+
+/* Signals that belong to the main thread are blocked on all others: starts a thread so. 0 or
+ * -errno. */
+int reactor_thread_create(pthread_t *thread, void *(*run)(void *arg), void *arg);
+
+/* The transfer of a READV or WRITEV by system call, never restarted for a signal's sake: count or
+ * -errno. */
+s32 reactor_transfer(const struct reactor_op *op);
+
+/* ---- worker threads: file I/O that would block. One pool for all reactors ---- */
+
+int reactor_workers_create(struct reactor_workers **workers);
+/* Starts the threads; begin(owner) has run on each when it returns. 0 or -errno. */
+int reactor_workers_start(struct reactor_workers *workers, u32 count, void (*begin)(void *owner),
+			  void *owner);
+/* [reactor] Takes the whole list (each op's reactor and fd known by its file). */
+void reactor_workers_submit(struct reactor_workers *workers, struct reactor_op_list *list);
+/* [reactor] True: op had not begun, and is the caller's again. */
+bool reactor_workers_cancel(struct reactor_workers *workers, struct reactor_op *op);
+void reactor_workers_destroy(struct reactor_workers *workers);
+
+static inline void reactor_op_list_init(struct reactor_op_list *list)
+{
+	list->first = NULL;
+	list->last = &list->first;
+}
+
+static inline void reactor_op_list_append(struct reactor_op_list *list, struct reactor_op *op)
+{
+	op->next = NULL;
+	*list->last = op;
+	list->last = &op->next;
+}
+
+static inline struct reactor_op *reactor_op_list_take(struct reactor_op_list *list)
+{
+	struct reactor_op *op = list->first;
+
+	if (op && !(list->first = op->next))
+		list->last = &list->first;
+	return op;
+}
+
+/* Moves all of from behind to. */
+static inline void reactor_op_list_move(struct reactor_op_list *to, struct reactor_op_list *from)
+{
+	if (!from->first)
+		return;
+	*to->last = from->first;
+	to->last = from->last;
+	reactor_op_list_init(from);
+}
+
+static inline bool reactor_op_list_remove(struct reactor_op_list *list, struct reactor_op *op)
+{
+	for (struct reactor_op **link = &list->first; *link; link = &(*link)->next) {
+		if (*link != op)
+			continue;
+		*link = op->next;
+		if (!op->next)
+			list->last = link;
+		return true;
+	}
+	return false;
+}
+
+/* A counter that its reactor alone writes and anyone may read. */
+static inline void reactor_count(u64 *counter, u64 n)
+{
+	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
+}
+
+#endif
