@@ -12,6 +12,7 @@
 #include <linux/virtio_ids.h>
 #include <linux/virtio_ring.h>
 #include <pthread.h>
+#include "vm/log.h"
 #include "vm/reactor.h"
 #include "virtio/virtqueue.h"
 
@@ -34,7 +35,7 @@ struct virtio_device_ops {
 	bool (*features_ok)(struct virtio_device *device, u64 features);
 	/* [vCPU, lock] The driver wrote config space (only if the device has driver-writable fields). NULL: read-only. */
 	void (*config_write)(struct virtio_device *device, u32 offset, u32 size, u64 value);
-	/* [vCPU, lock] Features are final (DRIVER_OK, or a legacy driver's first use); queues start after it. */
+	/* [vCPU or reactor, lock] Features are final (DRIVER_OK, or a legacy driver's first use); queues start after it. */
 	void (*start)(struct virtio_device *device);
 	/* [reactor] The queue runs: ring is set up, nothing taken yet. NULL: nothing to do. */
 	void (*queue_start)(struct virtio_queue *queue);
@@ -46,11 +47,18 @@ struct virtio_device_ops {
 	void (*reset)(struct virtio_device *device);
 };
 
-/* How the transport tells the driver; [any thread], lock not needed. */
+/*
+ * How the transport tells the driver. All are [any thread, device's lock held], so they take no lock under which
+ * the device's is taken elsewhere (the PCI function's). Doorbells need nothing: they are virtio_queue.doorbell_fd.
+ */
 struct virtio_transport_ops {
-	/* The configuration changed (status NEEDS_RESET included). */
+	/* The configuration changed (status NEEDS_RESET included): ISR bit 1, then the vector or the line. */
 	void (*config_interrupt)(struct virtio_device *device);
-	/* Doorbells of all queues: nothing; queue eventfds are in virtio_queue.doorbell_fd. */
+	/* Optional. The queue's registers went back to their defaults (by a reset of the device or of the
+	 * queue alone), its vector to NO_VECTOR: virtio_queue.interrupt must follow. */
+	void (*queue_reset)(struct virtio_queue *queue);
+	/* Optional. The device finished a reset (after queue_reset of each queue): unmap the configuration vector. */
+	void (*reset)(struct virtio_device *device);
 };
 
 enum virtio_queue_state { VIRTIO_QUEUE_IDLE, VIRTIO_QUEUE_RUNNING, VIRTIO_QUEUE_STOPPING };
@@ -74,7 +82,7 @@ struct virtio_queue {
 	bool enabled;
 	u16 msix_vector;
 	u64 descriptors, driver, used; /* areas */
-	bool resetting;		       /* RING_RESET in progress */
+	bool resetting;		       /* RING_RESET (or legacy PFN 0) in progress */
 
 	/* set by the transport whenever vectors or the MSI-X enable bit change, read by the reactor */
 	_Atomic s32 interrupt; /* a reactor_file, or VIRTIO_INTERRUPT_* */
@@ -89,7 +97,14 @@ struct virtio_queue {
 	struct reactor_event doorbell;
 	struct reactor_task serve, flush;
 	struct virtio_queue_counts counts;
-	void *core; /* the core's own */
+
+	/* the core's own; the first five under the device's lock */
+	bool wanted; /* the queue shall run */
+	bool busy;   /* it runs, or its reactor has yet to say that it no longer does */
+	bool posted; /* message is on its way */
+	struct vq_setup setup;
+	struct reactor_message message;
+	bool again; /* the reactor's: serve in the next sweep */
 };
 
 struct virtio_device {
@@ -114,10 +129,20 @@ struct virtio_device {
 	u32 config_size;
 	_Atomic u32 config_generation; /* see virtio_config_generation() */
 	_Atomic u32 isr;	       /* bit 0 queue, bit 1 configuration */
+	/* set by the transport, read by reactors: what a queue with VIRTIO_INTERRUPT_INTX signals after setting the
+	 * ISR bit; a reactor_file, or -1 while INTx may not be raised (INTx Disable, MSI-X on, no transport) */
+	_Atomic s32 intx_file;
 
 	struct virtio_queue *queues;
 	u16 queue_count;
-	void *core; /* the core's own */
+
+	/* the core's own */
+	pthread_cond_t idle;   /* a reset has finished */
+	_Atomic bool broken;   /* NEEDS_RESET was set: nothing is taken until reset */
+	bool config_changed;   /* since config_generation was last read */
+	u8 *config_before;     /* room to compare config over a reset */
+	u64 features_beyond;   /* selects above 1 where the driver acknowledged bits */
+	struct log_limit lines;
 };
 
 /* ---- for main.c and device types: construction ---- */
@@ -131,27 +156,32 @@ struct virtio_device_config {
 	u64 features;		/* device-type bits (0..23, 50..63); the core adds VERSION_1, RING_* , ANY_LAYOUT, NOTIFY_ON_EMPTY, RING_RESET */
 	u32 config_size;	/* bytes of device-specific configuration */
 	u16 queue_count;
-	u16 queue_size;		/* max of each */
+	u16 queue_size;		/* max of each: power of two up to VQ_MAX_SIZE */
 	const u8 *queue_reactor; /* for each queue the number of its reactor; NULL: all on 0 */
 };
 
-/* Makes lock, queues (each with its doorbell eventfd, registered with its reactor) and a zero config. Before reactors_start(). 0 or -errno. Main thread. */
+/* Makes lock, queues (each with its doorbell eventfd, registered with its reactor) and a zero config; bus mastering on.
+ * Before reactors_start(). 0 or -errno (logged). Main thread. */
 int virtio_device_init(struct virtio_device *device, const struct virtio_device_config *config);
+/* Queues idle (virtio_device_power_on()) and reactors not running: after reactors_destroy(), or never started. */
 void virtio_device_destroy(struct virtio_device *device);
 
 /* ---- for device types ---- */
 
-/* [reactor] Next available buffer of a running queue: 1, 0 (none) or -EPROTO: the device then already has NEEDS_RESET. Counts it in flight. */
+/* [reactor] Next available buffer of a running queue: 1, 0 (none, or nothing may be taken: stopping, broken, no bus mastering)
+ * or -EPROTO: the device then already has NEEDS_RESET. Counts it in flight; there are never more than ring.size, no head twice.
+ * max of max_size (not size) never runs out. */
 int virtio_queue_pop(struct virtio_queue *queue, struct vq_buffer *buffer, struct iovec *iov, u16 max);
-/* [reactor] Gives back the last `count` popped, unused. */
+/* [reactor] Gives back the last `count` popped, unused; also while the queue stops. */
 void virtio_queue_unpop(struct virtio_queue *queue, u16 count);
-/* [reactor] The device is done with a buffer. Used ring and interrupt follow at the end of the sweep. */
+/* [reactor] The device is done with a buffer. Used ring and interrupt follow at the end of the sweep; while the queue stops
+ * nothing but the count is touched. */
 void virtio_queue_push(struct virtio_queue *queue, u16 head, u32 written);
 /* [reactor] Have serve() called in this sweep. */
 void virtio_queue_schedule(struct virtio_queue *queue);
 /* [reactor] True from queue_start to the stop's beginning. */
 bool virtio_queue_running(const struct virtio_queue *queue);
-/* [any] The driver broke a rule that cannot be repaired: one log line "<name>: <why>", NEEDS_RESET and a config interrupt; queues take nothing more until reset. */
+/* [any] The driver broke a rule that cannot be repaired: one log line "<name>: <why>", NEEDS_RESET and a config interrupt; queues take nothing more until reset. The lock may be held. */
 void virtio_device_broken(struct virtio_device *device, const char *why);
 /* [any, lock not held] Changes config bytes and, if they differ, moves the generation and notifies the driver. */
 void virtio_config_update(struct virtio_device *device, u32 offset, const void *bytes, u32 size);
@@ -171,7 +201,8 @@ void virtio_features_write(struct virtio_device *device, u32 select, u32 value, 
 u8 virtio_status_read(struct virtio_device *device);
 /* A write of 0 begins a reset; else the status machine of 2.1 and 3.1. legacy: which interface wrote it. */
 void virtio_status_write(struct virtio_device *device, u8 value, bool legacy);
-/* Legacy: waits until a reset is complete (a legacy driver expects it done by the write). Releases the lock while waiting. */
+/* Legacy: waits until a reset is complete (a legacy driver expects it done by the write). Releases the lock (held once) while
+ * waiting. */
 void virtio_reset_wait(struct virtio_device *device);
 /* Device-specific configuration, any width, any alignment. Out of range: reads 0, writes are dropped. */
 u64 virtio_config_read(struct virtio_device *device, u32 offset, u32 size);
@@ -186,7 +217,8 @@ void virtio_queue_set_size(struct virtio_queue *queue, u16 size);
 void virtio_queue_enable(struct virtio_queue *queue);
 /* RING_RESET: begins; virtio_queue.resetting and .enabled tell when it is done. */
 void virtio_queue_reset(struct virtio_queue *queue);
-/* Legacy queue PFN (0 stops the queue): sets the areas by the legacy layout with 4096-byte alignment. */
+/* Legacy queue PFN: sets the areas by the legacy layout with 4096-byte alignment. 0 stops the queue and, as a legacy driver frees
+ * its memory next, waits for it, releasing the lock meanwhile. */
 void virtio_queue_set_pfn(struct virtio_queue *queue, u32 pfn);
 /* An available buffer notification that came as an exit instead of through the doorbell eventfd. Any index. */
 void virtio_queue_kick(struct virtio_device *device, u16 index);

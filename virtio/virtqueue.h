@@ -25,7 +25,8 @@ struct vq_buffer {
 
 struct vq_setup {
 	const struct memory *memory;
-	u16 size;			/* split: power of two, 1 to 32768 */
+	u16 size;			/* split: power of two, 1 to VQ_MAX_SIZE */
+	u16 chain_max;			/* longest chain: the size that the device offers; 0: size */
 	u64 descriptors, driver, device; /* guest-physical: descriptor area, driver area, device area */
 	bool event_idx, indirect;	/* negotiated */
 	bool notify_on_empty;		/* negotiated (legacy) */
@@ -50,7 +51,7 @@ struct virtqueue {
 	const struct vq_format *format;
 	const struct memory *memory;
 	const char *fault; /* what the driver broke, or NULL */
-	u16 size;
+	u16 size, chain_max;
 	bool event_idx, indirect, notify_on_empty;
 	bool muted;
 	/* split ring: host pointers, checked to lie in RAM for their whole length */
@@ -60,15 +61,20 @@ struct virtqueue {
 	u16 next_available; /* free-running: next entry to take */
 	u16 next_used;	    /* free-running: next entry to write */
 	u16 published;	    /* the used index the driver saw last */
+	u16 taken[VQ_MAX_SIZE];		  /* heads popped, by their place in the available ring */
+	u64 in_flight[VQ_MAX_SIZE / 64]; /* heads popped and not yet pushed or unpopped */
 };
 
-/* Begins with an empty used ring at index 0 (2.6.1). -EINVAL: bad size or alignment; -EFAULT: an area outside RAM. */
+/* Begins with an empty used ring at index 0 (2.6.1). -EINVAL: bad size or alignment; -EFAULT: an area outside RAM; vq->fault
+ * says which. */
 int vq_start(struct virtqueue *vq, const struct vq_format *format, const struct vq_setup *setup);
 
 /*
  * Takes the next available buffer; its iovecs go to iov[max]. 1: got one; 0: none available; -EPROTO: the
  * driver broke the ring, vq->fault says how, and nothing more is taken.
- * max of at least vq->size never runs out, since longer chains are a fault (2.7.5.3.1).
+ * max of at least vq->chain_max never runs out, since longer chains are a fault (2.7.5.3.1: longer than the size that
+ * the device offers; a driver that chose a smaller one may still fill long indirect tables). At most vq->size buffers are out at
+ * a time, none twice: the rest is a fault too.
  */
 static inline int vq_pop(struct virtqueue *vq, struct vq_buffer *buffer, struct iovec *iov, u16 max)
 {
