@@ -7,10 +7,13 @@
 
 #include "vm/memory.h"
 
-#define CONFIG_MAX_CPUS	  254
-#define CONFIG_MAX_DISKS  16
-#define CONFIG_MAX_NETS	  8
-#define CONFIG_MAX_QUEUES 64
+#define CONFIG_MAX_CPUS	     254
+#define CONFIG_MAX_DISKS     16
+#define CONFIG_MAX_NETS	     8
+#define CONFIG_MAX_QUEUES    64
+#define CONFIG_MAX_IOTHREADS 64
+#define CONFIG_MAX_SECONDS   31536000 /* a year */
+#define CONFIG_MIN_MEMORY    MIB(64)
 
 struct config_disk {
 	char *path;
@@ -35,8 +38,8 @@ struct config {
 	enum config_action action;
 	char *kernel, *initrd, *cmdline; /* NULL: not given */
 	u32 cpus;			 /* default 1 */
-	u32 sockets, cores, threads;	 /* --cpus N[,sockets=][,cores=][,threads=]; product == cpus */
-	u64 memory;			 /* bytes, default 512 MiB */
+	u32 sockets, cores, threads; /* --cpus N[,sockets=][,cores=][,threads=]; product == cpus */
+	u64 memory;		     /* bytes, default 512 MiB */
 	enum memory_pages pages;
 	struct config_disk disks[CONFIG_MAX_DISKS];
 	u32 disk_count;
@@ -52,14 +55,18 @@ struct config {
 };
 
 /*
- * Parses `vmm [OPTIONS]` or `vmm check`. Unknown, repeated or contradictory options, absent values and bad numbers are one log line
- * each (what, why, what to do; with the nearest option name for a typo) and -EINVAL; an unreadable config file -errno. --config FILE holds
- * `key = value` lines (keys are the long options; `#` comments; disk and net may repeat); flags override it. Main thread.
+ * Parses `vmm [OPTIONS]` or `vmm check`. Unknown, repeated or contradictory options, absent values
+ * and bad numbers are one log line (what, why, what to do; with the nearest option name for a typo)
+ * and -EINVAL; an unreadable config file -errno. --config FILE holds `key = value` lines (keys are
+ * the long options; lines that begin with `#` are comments); a flag replaces the file's value,
+ * --disk and --net add to the file's. After an error nothing is left to free. With CONFIG_RUN there
+ * is a kernel; with the other actions only `action` counts. Main thread.
  */
 int config_parse(struct config *config, int argc, char **argv);
 void config_free(struct config *config);
 
-/* --help (fits an 80x24 screen), --version, and the man page's roff, to stdout. 0 or -errno. */
+/* --help (fits an 80x24 screen), --version, and the man page's roff, to stdout. Logs, 0 or -errno.
+ */
 int config_print_help(void);
 int config_print_version(void);
 int config_print_man(void);

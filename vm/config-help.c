@@ -1,0 +1,324 @@
+/*
+ * What vmm says about itself: --help, --version and the man page vmm(1), from the options' table.
+ * Main thread.
+ */
+#include <errno.h>
+#include <stdio.h>
+
+#include "version.h"
+#include "vm/config-table.h"
+#include "vm/end.h"
+#include "vm/log.h"
+
+#define HELP_WIDTH  79
+#define HELP_COLUMN 21
+
+/* vm/end.h's enum end_status; the assertions below keep the text in step. */
+const struct config_status config_statuses[] = {
+	{ "0", "power-off", "The guest powered the machine off." },
+	{ "1", "host error",
+	  "The host lacks something or failed; a line on standard error says what." },
+	{ "2", "usage", "The options are wrong; a line on standard error says how." },
+	{ "3", "reset", "The guest reset the machine, under --no-reboot." },
+	{ "4", "quit", "Ctrl-A x was typed." },
+	{ "120", "KVM error", "KVM could not go on; a line on standard error says why." },
+	{ "123", "guest panic",
+	  "The guest's kernel panicked, as its pvpanic driver or the serial port told." },
+	{ "124", "timeout", "The time of --timeout was over." },
+	{ "125", "triple fault", "The guest's processor shut down." },
+	{ "128+N", "signal N",
+	  "Signal N ended vmm, after the grace of --grace or at its second arrival." },
+};
+const size_t config_status_count = ARRAY_SIZE(config_statuses);
+
+_Static_assert(STATUS_OK == 0 && STATUS_HOST_ERROR == 1 && STATUS_USAGE == 2 && STATUS_RESET == 3 &&
+		       STATUS_QUIT == 4 && STATUS_KVM_ERROR == 120 && STATUS_PANIC == 123 &&
+		       STATUS_TIMEOUT == 124 && STATUS_TRIPLE_FAULT == 125 && STATUS_SIGNAL == 128,
+	       "config_statuses[] documents enum end_status");
+
+const struct config_key config_keys[] = {
+	{ "x", "quit" },
+	{ "b", "send a break (Linux's SysRq: the next key is the command)" },
+	{ "h", "help (these keys)" },
+	{ "Ctrl-A", "send one Ctrl-A" },
+};
+const size_t config_key_count = ARRAY_SIZE(config_keys);
+
+static int finish(void)
+{
+	int err = 0;
+
+	if (fflush(stdout) || ferror(stdout)) {
+		err = errno ? -errno : -EIO;
+		log_line("standard output: %s; write to a place that takes it", strerror(-err));
+	}
+	return err;
+}
+
+/* ---- --help ---- */
+
+/* Puts a word on the line, or on a new one if it would pass the screen's edge. */
+static void put_word(const char *word, int *column, int indent)
+{
+	int length = (int)strlen(word);
+
+	if (*column > indent && *column + 1 + length > HELP_WIDTH) {
+		printf("\n%*s", indent, "");
+		*column = indent;
+	} else if (*column > indent) {
+		putchar(' ');
+		*column += 1;
+	}
+	fputs(word, stdout);
+	*column += length;
+}
+
+static void put_words(const char *text, int *column, int indent)
+{
+	char word[80];
+
+	while (*text) {
+		size_t length = strcspn(text, " ");
+
+		snprintf(word, sizeof(word), "%.*s", (int)length, text);
+		put_word(word, column, indent);
+		text += length;
+		text += *text == ' ';
+	}
+}
+
+static void help_option(const struct config_option *option)
+{
+	const struct config_suboption *sub = option->suboptions;
+	int column = printf("  --%s %s", option->name, option->argument ? option->argument : "");
+	char word[80];
+
+	column += printf("%*s", column < HELP_COLUMN ? HELP_COLUMN - column : 0, "");
+	put_words(option->help, &column, HELP_COLUMN);
+	for (; sub && sub->name; sub++) {
+		snprintf(
+			word, sizeof(word), ",%s%s%s", sub->name, sub->argument_optional ? "" : "=",
+			!sub->argument_optional && strchr(sub->argument, '|') ? sub->argument : "");
+		put_word(word, &column, HELP_COLUMN);
+	}
+	putchar('\n');
+}
+
+/* --help and its like share a line: the screen is short. */
+static void help_actions(void)
+{
+	int column = printf(" ");
+
+	for (size_t i = 0; i < config_option_count; i++)
+		if (config_options[i].action != CONFIG_RUN && !config_options[i].hidden)
+			column += printf(" --%s", config_options[i].name);
+	printf("%*s", column < HELP_COLUMN ? HELP_COLUMN - column : 1, "");
+	for (size_t i = 0, n = 0; i < config_option_count; i++)
+		if (config_options[i].action != CONFIG_RUN && !config_options[i].hidden)
+			printf("%s%s", n++ ? "; " : "", config_options[i].help);
+	putchar('\n');
+}
+
+/* "x quit": the key's text without what stands in parentheses. */
+static void help_keys(void)
+{
+	int column = printf("Ctrl-A and");
+	char word[80];
+
+	for (size_t i = 0; i < config_key_count; i++) {
+		const char *man = config_keys[i].man, *end = strstr(man, " (");
+
+		snprintf(word, sizeof(word), "%s: %.*s%s", config_keys[i].key,
+			 end ? (int)(end - man) : (int)strlen(man), man,
+			 i + 1 < config_key_count ? "," : "");
+		put_words(word, &column, 2);
+	}
+	putchar('\n');
+}
+
+static void help_statuses(void)
+{
+	int column = printf("Status");
+	char word[80];
+
+	for (size_t i = 0; i < config_status_count; i++) {
+		snprintf(word, sizeof(word), "%s %s%s", config_statuses[i].status,
+			 config_statuses[i].help,
+			 i + 1 < config_status_count ? "," : "; see vmm(1)");
+		put_words(word, &column, 2);
+	}
+	putchar('\n');
+}
+
+int config_print_help(void)
+{
+	puts("Usage: vmm --kernel FILE [OPTION]...  boot a Linux kernel in a virtual machine\n"
+	     "       vmm check                      say what this host offers and lacks");
+	for (size_t i = 0; i < config_option_count; i++)
+		if (!config_options[i].hidden && config_options[i].action == CONFIG_RUN)
+			help_option(&config_options[i]);
+	help_actions();
+	help_keys();
+	help_statuses();
+	return finish();
+}
+
+int config_print_version(void)
+{
+	puts("vmm " VMM_VERSION);
+	return finish();
+}
+
+/* ---- vmm(1) ---- */
+
+/* Text as roff: nothing in it is a request or an escape; a hyphen stays one that can be searched
+ * for. */
+static void roff(const char *text)
+{
+	bool start = true;
+
+	for (; *text; text++) {
+		if (start && (*text == '.' || *text == '\''))
+			fputs("\\&", stdout);
+		start = *text == '\n';
+		if (*text == '\\')
+			fputs("\\e", stdout);
+		else if (*text == '-')
+			fputs("\\-", stdout);
+		else
+			putchar(*text);
+	}
+}
+
+static void man_line(const char *request, const char *text)
+{
+	printf("%s", request);
+	roff(text);
+	putchar('\n');
+}
+
+static void man_option(const struct config_option *option)
+{
+	const struct config_suboption *sub = option->suboptions;
+
+	puts(".TP");
+	printf("\\fB\\-\\-");
+	roff(option->name);
+	printf("\\fR");
+	if (option->argument) {
+		printf(" \\fI");
+		roff(option->argument);
+		printf("\\fR");
+	}
+	for (; sub && sub->name; sub++) {
+		printf("[,\\fB%s\\fR%s=\\fI", sub->name, sub->argument_optional ? "[" : "");
+		roff(sub->argument);
+		printf("\\fR]%s", sub->argument_optional ? "]" : "");
+	}
+	putchar('\n');
+	man_line("", option->man);
+	if (!option->suboptions)
+		return;
+	puts(".RS");
+	for (sub = option->suboptions; sub->name; sub++) {
+		printf(".TP\n\\fB%s\\fR\n", sub->name);
+		man_line("", sub->man);
+	}
+	puts(".RE");
+}
+
+static void man_config_file(void)
+{
+	puts(".SH CONFIGURATION FILE");
+	man_line("", "A file of options, one key = value a line. The keys are the long options "
+		     "without their "
+		     "dashes, the values are written as on the command line but without quotes. A "
+		     "line that "
+		     "begins with # is a comment; a # further right belongs to the value.");
+	puts(".PP");
+	man_line("",
+		 "A flag replaces what the file says; --disk and --net add to the file's disks and "
+		 "networks, which come first. A switch is turned on by its bare name or = on, and "
+		 "off "
+		 "by = off; so --no-reboot=off undoes a file's. Paths are taken from the directory "
+		 "in "
+		 "which vmm was started.");
+	puts(".PP\n.nf\n.RS\nkernel = /boot/vmlinuz\ncmdline = root=/dev/vda rw\nmem = 2G\n"
+	     "disk = /srv/vm/root.img,direct=on\nnet = tap0\n.RE\n.fi");
+}
+
+static void man_terminal(void)
+{
+	puts(".SH TERMINAL");
+	man_line("",
+		 "With --serial stdio a terminal on standard input goes raw: every key goes to the "
+		 "guest, except Ctrl-A, which takes one more:");
+	for (size_t i = 0; i < config_key_count; i++) {
+		puts(".TP");
+		printf(".B Ctrl\\-A ");
+		man_line("", config_keys[i].key);
+		man_line("", config_keys[i].man);
+	}
+	puts(".PP");
+	man_line("", "Any other key after Ctrl-A is sent along with it. Input that is no terminal "
+		     "(a pipe, "
+		     "a file) is sent as it is. The terminal is put back however vmm ends, except "
+		     "by SIGKILL.");
+}
+
+static void man_status(void)
+{
+	puts(".SH EXIT STATUS");
+	for (size_t i = 0; i < config_status_count; i++) {
+		puts(".TP");
+		man_line(".B ", config_statuses[i].status);
+		man_line("", config_statuses[i].man);
+	}
+	puts(".PP");
+	man_line("", "A byte that the guest writes to I/O port 0xf4 ends the machine with that "
+		     "byte as the "
+		     "status.");
+}
+
+int config_print_man(void)
+{
+	puts(".TH VMM 1 \"\" \"vmm " VMM_VERSION "\" \"User Commands\"\n"
+	     ".SH NAME\n"
+	     "vmm \\- boot a Linux kernel in a virtual machine\n"
+	     ".SH SYNOPSIS\n"
+	     ".B vmm \\-\\-kernel\n.I FILE\n[\\fIOPTION\\fR]...\n"
+	     ".br\n"
+	     ".B vmm check\n"
+	     ".SH DESCRIPTION");
+	man_line(
+		"",
+		"vmm turns /dev/kvm into a running Linux machine: it boots a kernel, gives it "
+		"virtio "
+		"disks and networks, and becomes its console. vmm check says what this host offers "
+		"and lacks, and what mends it.");
+	puts(".PP");
+	man_line("", "Once the guest runs, vmm holds no capabilities and may use only the system "
+		     "calls it "
+		     "needs.");
+	puts(".SH OPTIONS");
+	man_line("",
+		 "An option's value is the next word, or follows after an equals sign (--mem=4G). "
+		 "Parts "
+		 "of a value are separated by commas; a comma that belongs to a value is doubled.");
+	for (size_t i = 0; i < config_option_count; i++)
+		if (!config_options[i].hidden)
+			man_option(&config_options[i]);
+	man_config_file();
+	man_terminal();
+	puts(".SH SIGNALS");
+	man_line("", "SIGTERM presses the machine's power button, which a Linux guest takes as an "
+		     "order to "
+		     "shut down; a second signal, or the end of the grace, ends vmm.");
+	man_status();
+	puts(".SH EXAMPLES\n.nf");
+	man_line("", "vmm --kernel bzImage --disk root.img --cmdline root=/dev/vda");
+	man_line("", "vmm --kernel bzImage --cpus 4 --mem 4G --disk a,,b.img,direct=on --net tap0");
+	puts(".fi\n.SH SEE ALSO");
+	man_line("", "ip-tuntap(8), mke2fs(8), qemu-img(1)");
+	return finish();
+}

@@ -1,0 +1,539 @@
+/*
+ * The options of vmm: one table, and a setter for each. Main thread.
+ */
+#include <ctype.h>
+#include <errno.h>
+#include <net/if.h>
+#include <stdlib.h>
+
+#include "vm/config-table.h"
+#include "vm/log.h"
+
+static int no_memory(void)
+{
+	log_line("options: the host is out of memory; free some");
+	return -ENOMEM;
+}
+
+static int set_string(char **to, const char *value)
+{
+	char *copy = strdup(value);
+
+	if (!copy)
+		return no_memory();
+	free(*to);
+	*to = copy;
+	return 0;
+}
+
+static int set_number(struct config_parser *parser, const char *value, u64 min, u64 max, u32 *to)
+{
+	u64 n;
+	int err = config_number(parser, NULL, value, min, max, &n);
+
+	if (!err)
+		*to = (u32)n;
+	return err;
+}
+
+static int set_kernel(struct config_parser *parser, const char *value)
+{
+	return set_string(&parser->config->kernel, value);
+}
+
+static int set_initrd(struct config_parser *parser, const char *value)
+{
+	return set_string(&parser->config->initrd, value);
+}
+
+static int set_cmdline(struct config_parser *parser, const char *value)
+{
+	for (const char *p = value; *p; p++)
+		if (iscntrl((unsigned char)*p) && *p != '\t')
+			return config_error(parser, NULL,
+					    "has a control character; a kernel command line is one "
+					    "line of text");
+	return set_string(&parser->config->cmdline, value);
+}
+
+/* ---- cpus ---- */
+
+static int set_topology(struct config_parser *parser, const char *what, const char *value, u32 *to)
+{
+	u64 n;
+	int err = config_number(parser, what, value, 1, CONFIG_MAX_CPUS, &n);
+
+	if (!err)
+		*to = (u32)n;
+	return err;
+}
+
+static int set_sockets(struct config_parser *parser, void *target, const char *value)
+{
+	struct config *config = target;
+
+	return set_topology(parser, "sockets", value, &config->sockets);
+}
+
+static int set_cores(struct config_parser *parser, void *target, const char *value)
+{
+	struct config *config = target;
+
+	return set_topology(parser, "cores", value, &config->cores);
+}
+
+static int set_threads(struct config_parser *parser, void *target, const char *value)
+{
+	struct config *config = target;
+
+	return set_topology(parser, "threads", value, &config->threads);
+}
+
+/* What was not given follows: cores first, then sockets, then threads take up the rest. */
+static int complete_topology(struct config_parser *parser)
+{
+	struct config *config = parser->config;
+	u32 *parts[] = { &config->cores, &config->sockets, &config->threads };
+	u32 given = 1, *rest = NULL;
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(parts); i++) {
+		if (*parts[i])
+			given *= *parts[i]; /* at most 254^3 */
+		else if (!rest)
+			rest = parts[i];
+	}
+	if (rest && config->cpus % given == 0)
+		*rest = config->cpus / given;
+	for (unsigned int i = 0; i < ARRAY_SIZE(parts); i++)
+		if (!*parts[i])
+			*parts[i] = 1;
+	if (config->sockets * config->cores * config->threads == config->cpus)
+		return 0;
+	return config_error(
+		parser, NULL,
+		"%u CPUs are not %u sockets of %u cores of %u threads; make the product equal",
+		config->cpus, config->sockets, config->cores, config->threads);
+}
+
+static int set_cpus(struct config_parser *parser, const char *value)
+{
+	struct config *config = parser->config;
+	char *copy = strdup(value), *cursor = copy;
+	int err;
+
+	if (!copy)
+		return no_memory();
+	config->sockets = config->cores = config->threads = 0;
+	err = set_number(parser, config_next_part(&cursor), 1, CONFIG_MAX_CPUS, &config->cpus);
+	if (!err)
+		err = config_parse_suboptions(parser, config, &cursor);
+	if (!err)
+		err = complete_topology(parser);
+	free(copy);
+	return err;
+}
+
+/* ---- mem ---- */
+
+static int set_hugepages(struct config_parser *parser, void *target, const char *value)
+{
+	struct config *config = target;
+
+	if (!strcmp(value, "2M"))
+		config->pages = MEMORY_PAGES_2M;
+	else if (!strcmp(value, "1G"))
+		config->pages = MEMORY_PAGES_1G;
+	else
+		return config_error(parser, NULL,
+				    "hugepages=%.40s: no such page size; give 2M or 1G", value);
+	return 0;
+}
+
+static int set_mem(struct config_parser *parser, const char *value)
+{
+	struct config *config = parser->config;
+	char *copy = strdup(value), *cursor = copy;
+	u64 page = MIB(1);
+	int err;
+
+	if (!copy)
+		return no_memory();
+	config->pages = MEMORY_PAGES_DEFAULT;
+	err = config_size(parser, config_next_part(&cursor), &config->memory);
+	if (!err)
+		err = config_parse_suboptions(parser, config, &cursor);
+	free(copy);
+	if (err)
+		return err;
+	if (config->memory < CONFIG_MIN_MEMORY)
+		return config_error(parser, value,
+				    "too small for a Linux kernel; give at least 64M");
+	if (config->pages == MEMORY_PAGES_2M)
+		page = MIB(2);
+	else if (config->pages == MEMORY_PAGES_1G)
+		page = GIB(1);
+	if (config->memory % page)
+		return config_error(parser, value,
+				    "not a whole number of such pages; round it to %s",
+				    page == MIB(2) ? "2M" : "1G");
+	return 0;
+}
+
+/* ---- disk ---- */
+
+/* What the last --disk said about the cache, whether or not it is the default. */
+struct disk_target {
+	struct config_disk *disk;
+	bool cache_given;
+};
+
+static int set_disk_ro(struct config_parser *parser, void *target, const char *value)
+{
+	struct disk_target *t = target;
+
+	return config_bool(parser, "ro", value, &t->disk->readonly);
+}
+
+static int set_disk_direct(struct config_parser *parser, void *target, const char *value)
+{
+	struct disk_target *t = target;
+
+	return config_bool(parser, "direct", value, &t->disk->direct);
+}
+
+static int set_disk_cache(struct config_parser *parser, void *target, const char *value)
+{
+	struct disk_target *t = target;
+
+	t->cache_given = true;
+	t->disk->writethrough = !strcmp(value, "writethrough");
+	if (t->disk->writethrough || !strcmp(value, "writeback"))
+		return 0;
+	return config_error(parser, NULL,
+			    "cache=%.40s: no such mode; give writeback or writethrough", value);
+}
+
+static int set_disk_serial(struct config_parser *parser, void *target, const char *value)
+{
+	struct disk_target *t = target;
+	size_t length = strlen(value);
+
+	if (length >= sizeof(t->disk->serial))
+		return config_error(parser, NULL,
+				    "serial=%.40s: %zu letters; a disk has room for %zu", value,
+				    length, sizeof(t->disk->serial) - 1);
+	for (size_t i = 0; i < length; i++)
+		if (value[i] < ' ' || value[i] > '~')
+			return config_error(parser, NULL,
+					    "serial=%.40s: not plain text; use printable ASCII",
+					    value);
+	memcpy(t->disk->serial, value, length + 1);
+	return 0;
+}
+
+static int set_queues(struct config_parser *parser, const char *value, u16 *to)
+{
+	u64 n;
+	int err = config_number(parser, "queues", value, 1, CONFIG_MAX_QUEUES, &n);
+
+	if (!err)
+		*to = (u16)n;
+	return err;
+}
+
+static int set_disk_queues(struct config_parser *parser, void *target, const char *value)
+{
+	struct disk_target *t = target;
+
+	return set_queues(parser, value, &t->disk->queues);
+}
+
+static int set_disk(struct config_parser *parser, const char *value)
+{
+	struct config *config = parser->config;
+	struct disk_target target = { .disk = &config->disks[config->disk_count] };
+	char *copy, *cursor;
+	const char *path;
+	int err;
+
+	if (config->disk_count == CONFIG_MAX_DISKS)
+		return config_error(parser, value, "one disk too many; a machine has at most %u",
+				    CONFIG_MAX_DISKS);
+	copy = cursor = strdup(value);
+	if (!copy)
+		return no_memory();
+	memset(target.disk, 0, sizeof(*target.disk));
+	path = config_next_part(&cursor);
+	if (!*path)
+		err = config_error(parser, value,
+				   "the path is missing; write it before the first comma");
+	else
+		err = config_parse_suboptions(parser, &target, &cursor);
+	if (!err && target.disk->readonly && target.cache_given)
+		err = config_error(parser, path,
+				   "ro and cache= contradict: what is never written has no write "
+				   "cache; leave one out");
+	for (u32 i = 0; !err && i < config->disk_count; i++)
+		if (!strcmp(config->disks[i].path, path) &&
+		    !(config->disks[i].readonly && target.disk->readonly))
+			err = config_error(parser, path,
+					   "given twice: two disks would write one image; keep "
+					   "one, or make both ro");
+	if (!err)
+		err = set_string(&target.disk->path, path);
+	if (!err)
+		config->disk_count++;
+	free(copy);
+	return err;
+}
+
+/* ---- net ---- */
+
+static int set_net_mac(struct config_parser *parser, void *target, const char *value)
+{
+	struct config_net *net = target;
+	int err = config_mac(parser, value, net->mac);
+
+	net->mac_given = !err;
+	return err;
+}
+
+static int set_net_mtu(struct config_parser *parser, void *target, const char *value)
+{
+	struct config_net *net = target;
+	u64 n;
+	/* 68: RFC 791, the least that every IPv4 link carries */
+	int err = config_number(parser, "mtu", value, 68, 65535, &n);
+
+	if (!err)
+		net->mtu = (u16)n;
+	return err;
+}
+
+static int set_net_queues(struct config_parser *parser, void *target, const char *value)
+{
+	struct config_net *net = target;
+
+	return set_queues(parser, value, &net->queues);
+}
+
+static int check_interface_name(const struct config_parser *parser, const char *name)
+{
+	if (!*name)
+		return config_error(parser, NULL,
+				    "the tap's name is missing; write it before the first comma");
+	if (strlen(name) >= IFNAMSIZ)
+		return config_error(parser, name,
+				    "too long for an interface; its name has at most %d letters",
+				    IFNAMSIZ - 1);
+	if (!strcmp(name, ".") || !strcmp(name, ".."))
+		return config_error(parser, name,
+				    "not an interface's name; give a tap's, as in tap0");
+	for (const char *p = name; *p; p++)
+		if (strchr("/:%", *p) || isspace((unsigned char)*p) || iscntrl((unsigned char)*p))
+			return config_error(parser, name,
+					    "not an interface's name; give a tap's, as in tap0");
+	return 0;
+}
+
+static int set_net(struct config_parser *parser, const char *value)
+{
+	struct config *config = parser->config;
+	struct config_net *net = &config->nets[config->net_count];
+	char *copy, *cursor;
+	const char *tap;
+	int err;
+
+	if (config->net_count == CONFIG_MAX_NETS)
+		return config_error(parser, value,
+				    "one interface too many; a machine has at most %u",
+				    CONFIG_MAX_NETS);
+	copy = cursor = strdup(value);
+	if (!copy)
+		return no_memory();
+	memset(net, 0, sizeof(*net));
+	tap = config_next_part(&cursor);
+	err = check_interface_name(parser, tap);
+	if (!err)
+		err = config_parse_suboptions(parser, net, &cursor);
+	for (u32 i = 0; !err && i < config->net_count; i++) {
+		if (!strcmp(config->nets[i].tap, tap))
+			err = config_error(parser, tap,
+					   "given twice; each interface of the machine needs a tap "
+					   "of its own");
+		else if (net->mac_given && config->nets[i].mac_given &&
+			 !memcmp(net->mac, config->nets[i].mac, sizeof(net->mac)))
+			err = config_error(parser, tap, "has the same mac= as %s; change one",
+					   config->nets[i].tap);
+	}
+	if (!err)
+		err = set_string(&net->tap, tap);
+	if (!err)
+		config->net_count++;
+	free(copy);
+	return err;
+}
+
+/* ---- the rest ---- */
+
+static int set_serial(struct config_parser *parser, const char *value)
+{
+	return set_string(&parser->config->serial, value);
+}
+
+static int set_rng(struct config_parser *parser, const char *value)
+{
+	return config_bool(parser, NULL, value, &parser->config->rng);
+}
+
+static int set_iothreads(struct config_parser *parser, const char *value)
+{
+	return set_number(parser, value, 1, CONFIG_MAX_IOTHREADS, &parser->config->iothreads);
+}
+
+static int set_timeout(struct config_parser *parser, const char *value)
+{
+	return set_number(parser, value, 0, CONFIG_MAX_SECONDS, &parser->config->timeout_seconds);
+}
+
+static int set_grace(struct config_parser *parser, const char *value)
+{
+	return set_number(parser, value, 0, CONFIG_MAX_SECONDS, &parser->config->grace_seconds);
+}
+
+static int set_no_reboot(struct config_parser *parser, const char *value)
+{
+	bool on;
+	int err = config_bool(parser, NULL, value, &on);
+
+	if (!err)
+		parser->config->reboot = !on;
+	return err;
+}
+
+static int set_no_sandbox(struct config_parser *parser, const char *value)
+{
+	bool on;
+	int err = config_bool(parser, NULL, value, &on);
+
+	if (!err)
+		parser->config->sandbox = !on;
+	return err;
+}
+
+static const struct config_suboption cpus_suboptions[] = {
+	{ "sockets", "N", .set = set_sockets, .man = "Processor packages." },
+	{ "cores", "N", .set = set_cores, .man = "Cores of each package." },
+	{ "threads", "N", .set = set_threads,
+	  .man = "Threads of each core. What is left out follows from the number of CPUs; without "
+		 "any "
+		 "of the three, it is one package with a core for each CPU." },
+	{ 0 },
+};
+
+static const struct config_suboption mem_suboptions[] = {
+	{ "hugepages", "2M|1G", .set = set_hugepages,
+	  .man = "Take the memory from the host's pool of huge pages of this size. Otherwise "
+		 "transparent "
+		 "huge pages are used where the host has them." },
+	{ 0 },
+};
+
+static const struct config_suboption disk_suboptions[] = {
+	{ "ro", "on|off", true, .set = set_disk_ro,
+	  .man = "The guest may only read. The default is off." },
+	{ "direct", "on|off", true, .set = set_disk_direct,
+	  .man = "Go around the host's page cache (O_DIRECT). The default is off." },
+	{ "serial", "TEXT", .set = set_disk_serial,
+	  .man = "The serial number that the guest reads, up to 20 letters. By default it is "
+		 "derived "
+		 "from the file." },
+	{ "queues", "N", .set = set_disk_queues,
+	  .man = "Virtqueues, 1 to 64. By default one for each CPU, but no more than 8." },
+	{ "cache", "writeback|writethrough", .set = set_disk_cache,
+	  .man = "Whether a write is complete when the host has taken it (the guest flushes when "
+		 "it "
+		 "must), or only when it is on stable storage. The default is writeback." },
+	{ 0 },
+};
+
+static const struct config_suboption net_suboptions[] = {
+	{ "mac", "ADDRESS", .set = set_net_mac,
+	  .man = "The interface's Ethernet address. By default one that stays the same for the "
+		 "same tap." },
+	{ "mtu", "BYTES", .set = set_net_mtu,
+	  .man = "The MTU told to the guest. By default the tap's." },
+	{ "queues", "N", .set = set_net_queues,
+	  .man = "Pairs of virtqueues, 1 to 64; more than one need a tap made with multi_queue. "
+		 "The "
+		 "default is 1." },
+	{ 0 },
+};
+
+const struct config_option config_options[] = {
+	{ "kernel", "FILE", "bzImage or ELF vmlinux to boot", .set = set_kernel,
+	  .man = "The Linux kernel to boot: a bzImage (boot protocol 2.12 or newer, 64-bit) or an "
+		 "ELF "
+		 "vmlinux. Needed." },
+	{ "initrd", "FILE", "initial RAM disk", .set = set_initrd,
+	  .man = "The initial RAM disk, as it is handed to the kernel." },
+	{ "cmdline", "TEXT", "kernel command line; comes last, so it wins", .set = set_cmdline,
+	  .empty_value = true,
+	  .man = "Words for the kernel's command line. They come after vmm's own, so they win." },
+	{ "cpus", "N", "virtual CPUs, 1 to 254 [1]", .set = set_cpus, .suboptions = cpus_suboptions,
+	  .man = "Virtual CPUs, 1 to 254. The default is 1." },
+	{ "mem", "SIZE", "memory, as in 512M or 4G [512M]", .set = set_mem,
+	  .suboptions = mem_suboptions,
+	  .man = "The machine's memory: a number with M, G or T, or a plain number of MiB; at "
+		 "least 64M. "
+		 "The default is 512M." },
+	{ "disk", "PATH", "raw image or block device; may repeat", .set = set_disk,
+	  .suboptions = disk_suboptions, .list = true,
+	  .man = "A raw disk image or a block device, as a virtio disk: /dev/vda, /dev/vdb and so "
+		 "on in "
+		 "the order given. May be repeated, up to 16 times. A comma in the path is "
+		 "doubled." },
+	{ "net", "TAP", "tap interface; may repeat", .set = set_net, .suboptions = net_suboptions,
+	  .list = true,
+	  .man = "A tap interface of the host, as a virtio network interface. A tap that belongs "
+		 "to the "
+		 "user needs no privilege; one that does not exist is made where that is "
+		 "permitted, and "
+		 "goes with the machine. May be repeated, up to 8 times." },
+	{ "serial", "WHERE", "stdio, pty, none, or a file for output [stdio]", .set = set_serial,
+	  .man = "Where the serial port goes: stdio (the default; a terminal goes raw), pty (a new "
+		 "pseudo-terminal, whose name is printed), none, or the path of a file that takes "
+		 "the "
+		 "output. A file of one of those names is written as ./pty." },
+	{ "rng", "on|off", "entropy device [on]", .set = set_rng,
+	  .man = "Whether the machine has a virtio entropy device, so that boot never waits for "
+		 "randomness. The default is on." },
+	{ "iothreads", "N", "threads that serve disks and networks [1]", .set = set_iothreads,
+	  .man = "Threads that serve the queues of disks and networks, 1 to 64. The default is "
+		 "1." },
+	{ "timeout", "SECONDS", "end the machine after that long, with status 124",
+	  .set = set_timeout,
+	  .man = "End the machine after this time, with an NMI to each CPU first so that the "
+		 "guest's log "
+		 "shows what they did. 0, the default, is no limit." },
+	{ "grace", "SECONDS", "from the power button (SIGTERM) to the end [10]", .set = set_grace,
+	  .man = "SIGTERM presses the machine's power button; after this time, or at a second "
+		 "signal, "
+		 "the machine is ended. The default is 10." },
+	{ "no-reboot", NULL, "end with status 3 when the guest reboots", .set = set_no_reboot,
+	  .man = "End with status 3 when the guest resets the machine, instead of starting it "
+		 "again." },
+	{ "no-sandbox", NULL, "keep privileges and all system calls (for debugging)",
+	  .set = set_no_sandbox,
+	  .man = "Keep capabilities and leave all system calls allowed. For debugging vmm "
+		 "itself." },
+	{ "config", "FILE", "read options from a file; flags come on top", .flag_only = true,
+	  .man = "Read options from a file first; see CONFIGURATION FILE." },
+	{ "help", NULL, "this page", .flag_only = true, .action = CONFIG_HELP,
+	  .man = "Print a summary." },
+	{ "version", NULL, "the version", .flag_only = true, .action = CONFIG_VERSION,
+	  .man = "Print the version." },
+	{ "man", NULL, "", .flag_only = true, .hidden = true, .action = CONFIG_MAN, .man = "" },
+};
+const size_t config_option_count = ARRAY_SIZE(config_options);
+_Static_assert(ARRAY_SIZE(config_options) <= CONFIG_MAX_OPTIONS, "a bit for each option");

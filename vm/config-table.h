@@ -1,0 +1,89 @@
+/*
+ * Private to config*.c: the table of options, from which the parser, --help, the config file's keys
+ * and the man page come, and what its setters share. Main thread throughout.
+ */
+#ifndef VM_CONFIG_TABLE_H
+#define VM_CONFIG_TABLE_H
+
+#include "vm/config.h"
+
+/* Who is being parsed: errors begin with it. */
+struct config_parser {
+	struct config *config;
+	const struct config_option *option;
+	const char *file; /* the config file, or NULL: flags */
+	unsigned int line;
+};
+
+/* A `,name` or `,name=value` after an option's value. */
+struct config_suboption {
+	const char *name;
+	const char *argument;	/* what the value looks like */
+	bool argument_optional; /* `,name` alone means on */
+	const char *man;
+	/* target is what the option fills. 0, or -EINVAL after a log line. value is not empty. */
+	int (*set)(struct config_parser *parser, void *target, const char *value);
+};
+
+struct config_option {
+	const char *name;
+	const char *argument; /* NULL: a switch, which may be given on or off */
+	const char *help;     /* a few words for --help */
+	const char *man;      /* sentences for the man page; a blank line starts a paragraph */
+	/* 0, or -errno after a log line. A value set before is replaced (or, for a list, added to).
+	 */
+	int (*set)(struct config_parser *parser, const char *value);
+	const struct config_suboption *suboptions; /* ended by a NULL name */
+	bool list;				   /* may be given more than once */
+	bool flag_only;				   /* has no place in a config file */
+	bool hidden;				   /* not in --help and the man page */
+	bool empty_value;			   /* "" is a value */
+	enum config_action action; /* not CONFIG_RUN: done at once, instead of running */
+};
+
+#define CONFIG_MAX_OPTIONS 32
+extern const struct config_option config_options[];
+extern const size_t config_option_count;
+
+/* Exit statuses: text for --help and for the man page. */
+struct config_status {
+	const char *status;
+	const char *help, *man;
+};
+extern const struct config_status config_statuses[];
+extern const size_t config_status_count;
+
+/* The escape keys of the serial terminal. */
+struct config_key {
+	const char *key, *man;
+};
+extern const struct config_key config_keys[];
+extern const size_t config_key_count;
+
+/* "--cpus 0: why; what to do", or "vm.conf, line 3: cpus 0: why; what to do". value may be NULL.
+ * Returns -EINVAL. */
+int config_error(const struct config_parser *parser, const char *value, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* Decimal digits and nothing else, from min to max. Logs and returns -EINVAL; what names a
+ * suboption, or is NULL. */
+int config_number(const struct config_parser *parser, const char *what, const char *text, u64 min,
+		  u64 max, u64 *number);
+/* 512M, 4G, 1T, or a plain number of MiB; in bytes. */
+int config_size(const struct config_parser *parser, const char *text, u64 *bytes);
+/* on or off. */
+int config_bool(const struct config_parser *parser, const char *what, const char *text, bool *on);
+/* Six bytes, unicast, not all zero. */
+int config_mac(const struct config_parser *parser, const char *text, u8 mac[6]);
+
+/* Cuts the next part off a comma list in place; a doubled comma is a comma of the value. NULL at
+ * the end. */
+char *config_next_part(char **cursor);
+/* Sets the `,name=value` parts that remain at cursor. */
+int config_parse_suboptions(struct config_parser *parser, void *target, char **cursor);
+
+/* How many letters were added, left out, changed or swapped between a and b; many for long words.
+ */
+unsigned int config_distance(const char *a, const char *b);
+
+#endif
