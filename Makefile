@@ -73,11 +73,11 @@ build/tsan/tests/unit/%: build/tsan/tests/unit/%.o build/tsan/libvmm.a
 
 # Every test; check-fast leaves out the guests. Each installs what it needs first and says why.
 check: deps-check
-	@$(MAKE) --no-print-directory build/vmm units
+	@$(MAKE) --no-print-directory build/vmm build/bare.elf units
 	@tests/check
 
 check-fast: deps-check
-	@$(MAKE) --no-print-directory build/vmm units
+	@$(MAKE) --no-print-directory build/vmm build/bare.elf units
 	@tests/check fast
 
 # A Debian kernel with disk and network, down to its shell.
@@ -89,6 +89,15 @@ deps-%:
 	@tests/bed/deps build $(filter-out build,$*)
 
 units: $(UNITS:%=build/asan/tests/unit/%) $(THREADED_UNITS:%=build/tsan/tests/unit/%)
+
+# The bare guest: a PVH ELF that drives devices without an operating system.
+BARE_CFLAGS := -O2 -std=gnu17 -Wall -Wextra -Werror -ffreestanding -fno-pic -fno-pie -mcmodel=small -mgeneral-regs-only \
+	       -mno-red-zone -fno-strict-aliasing -fno-stack-protector -fno-asynchronous-unwind-tables -fcf-protection=none
+
+build/bare.elf: $(wildcard tests/bare/*)
+	@mkdir -p $(@D)
+	$(CC) $(BARE_CFLAGS) -static -nostdlib -no-pie -Wl,-n,--build-id=none,-z,noexecstack,--no-warn-rwx-segments,-T,tests/bare/link.ld \
+		-o $@ $(wildcard tests/bare/*.S tests/bare/*.c)
 
 build/vmm.1: build/vmm
 	build/vmm --man >$@
