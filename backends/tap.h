@@ -1,13 +1,20 @@
 /*
- * A tap interface: one file descriptor a queue pair, vnet headers, offloads. Ignorant of virtio's rings (the vnet header is
- * Linux's struct virtio_net_hdr by TUNSETVNETHDRSZ).
+ * A tap interface: one file descriptor a queue pair, vnet headers, offloads. Ignorant of virtio's
+ * rings (the vnet header is Linux's struct virtio_net_hdr by TUNSETVNETHDRSZ).
  */
 #ifndef BACKENDS_TAP_H
 #define BACKENDS_TAP_H
 
+#include <linux/if_tun.h>
 #include "vm/reactor.h"
 
 #define TAP_MAX_QUEUES 64
+
+/* Newer than some uapi headers; a kernel without it refuses the bits when they are tried. */
+#ifndef TUN_F_USO4
+#define TUN_F_USO4 0x20
+#define TUN_F_USO6 0x40
+#endif
 
 struct tap_config {
 	const char *name;
@@ -17,26 +24,33 @@ struct tap_config {
 struct tap {
 	char name[16];
 	u16 queues;
-	int fds[TAP_MAX_QUEUES];	      /* O_NONBLOCK */
+	int fds[TAP_MAX_QUEUES];	    /* O_NONBLOCK; -1: none */
 	reactor_file files[TAP_MAX_QUEUES]; /* set by tap_register() */
 	u32 mtu;
 	bool created; /* by us: it goes with us */
+	/* IFF_MULTI_QUEUE: its queues can be attached and detached (also when queues is 1) */
+	bool multi_queue;
 	/* what the kernel's tap really can, found by trying TUNSETOFFLOAD */
 	bool can_csum, can_tso4, can_tso6, can_ecn, can_ufo, can_uso;
 	u8 mac[6]; /* a stable locally administered address derived from the name */
 };
 
 /*
- * Attaches to an existing tap (no privilege needed when it belongs to the user), or makes one where permitted. Down, busy, missing, single-queue
- * for queues > 1, forbidden, not a tap: one log line that says which and the command that helps, and -errno. Main thread.
+ * Attaches to an existing tap (no privilege needed when it belongs to the user), or makes one where
+ * permitted. Down, busy, missing, single-queue for queues > 1, forbidden, not a tap: one log line
+ * that says which and the command that helps, and -errno (down: only the line). Main thread.
  */
 int tap_open(struct tap *tap, const struct tap_config *config);
+/* Registers the queues' files with the reactors. 0 or -errno. Main thread. */
 int tap_register(struct tap *tap, struct reactors *reactors);
 void tap_close(struct tap *tap);
 
-/* TUNSETOFFLOAD with TUN_F_* bits for all queues, header of `header` bytes. 0 or -errno. Any thread; allowed in the sandbox. */
+/* TUNSETOFFLOAD with TUN_F_* bits for all queues, header of `header` bytes (10 or 12). 0 or -errno.
+ * Any thread; allowed in the sandbox. */
 int tap_set_offload(struct tap *tap, u32 tun_f, u32 header);
-/* Attaches or detaches queue n's steering (IFF_ATTACH_QUEUE): pairs in use after VIRTIO_NET_CTRL_MQ. 0 or -errno. */
+/* Attaches or detaches queue n (IFF_ATTACH_QUEUE): what a detached one held is dropped, and no
+ * frame comes to it; frames can still be written to it. Only where multi_queue. 0 or -errno. Any
+ * thread; allowed in the sandbox. */
 int tap_enable_queue(struct tap *tap, u16 queue, bool on);
 
 #endif
