@@ -21,6 +21,7 @@
 
 struct pci_function;
 struct pci_msix;
+struct reactors;
 
 enum pci_bar_kind { PCI_BAR_NONE, PCI_BAR_IO, PCI_BAR_MEM32, PCI_BAR_MEM64 /* takes the next one too */ };
 
@@ -44,7 +45,8 @@ struct pci_bar {
 	enum pci_bar_kind kind;
 	u64 size; /* power of two; at least 4 (I/O; at most 256) or 16 (memory) */
 	/* pci's own */
-	u64 address;
+	u64 first;   /* the address given at plugging */
+	u64 address; /* where it is mapped */
 	bool mapped;
 	struct bus_region region;
 	struct pci_function *function;
@@ -68,7 +70,10 @@ struct pci_function {
 	struct pci_bar bars[PCI_BARS];
 	u8 config[PCI_CONFIG_SIZE];   /* little-endian; filled by pci_function_init and capabilities */
 	u8 writable[PCI_CONFIG_SIZE]; /* bits the driver can change */
+	u8 power_on[PCI_CONFIG_SIZE]; /* config as plugged */
 	u8 config_end;		      /* where the next capability goes */
+	u8 last_capability;	      /* offset of the byte that will point to it */
+	_Atomic u16 command;	      /* as in config, for readers without the lock */
 	u8 slot;
 	pthread_mutex_t lock;
 	struct pci_host *host;
@@ -78,6 +83,7 @@ struct pci_function {
 	/* INTx */
 	u32 gsi;
 	struct irq_share share;
+	/* Does the function want its line (the ISR is not 0)? NULL: never. Any thread, lock not needed. */
 	bool (*interrupt_status)(struct pci_function *function);
 };
 
@@ -96,12 +102,18 @@ struct pci_host_config {
 
 /* The host bridge (00:00.0), config ports 0xcf8/0xcfc, ECAM at LAYOUT_ECAM_START. 0 or -errno. Main thread. */
 int pci_host_create(struct pci_host **host, const struct pci_host_config *config);
+/* All functions unplugged; after reactors_destroy() if pci_intx_watch() was used. Main thread. */
 void pci_host_destroy(struct pci_host *host);
+/* The bridge and the 0xcf8 latch to power-on state; functions are reset one by one. vCPUs paused. Main thread. */
+void pci_host_reset(struct pci_host *host);
 
 /*
- * Fills the header (type 0, INTA) and the lock. Set bars[] kinds and sizes, ops and owner first. Main thread.
+ * Fills the header (type 0, INTA) and the lock. The struct is all zero but for bars[] kinds and sizes, ops, owner, name
+ * and interrupt_status, which are set first. Main thread.
  */
 void pci_function_init(struct pci_function *function, const struct pci_id *id);
+/* Frees what init, pci_msix_init() and pci_doorbell_add() made. Unplugged, or never plugged. Main thread. */
+void pci_function_destroy(struct pci_function *function);
 
 /* Appends a capability of `size` bytes (id and next pointer included) and returns its offset in config space, or -ENOSPC; the body is zero and
  * read-only until the caller fills config[] and writable[]. Before pci_function_plug(). */
@@ -117,12 +129,16 @@ int pci_msix_fd(const struct pci_function *function, u16 vector);
 u16 pci_msix_vectors(const struct pci_function *function);
 /* Message Control's enable bit, live. Any thread. */
 bool pci_msix_enabled(const struct pci_function *function);
+/* Drops interrupts that wait in masked vectors (device reset). Lock held. */
+void pci_msix_clear(struct pci_function *function);
 
 /*
  * Puts the function into the next free slot (or slot if not 0), gives every BAR an address, with I/O, memory decoding off
- * (the driver's job) and doorbells ready. 0, -ENOSPC. Main thread.
+ * (the driver's job) and doorbells ready. 0, -ENOSPC, or -EINVAL for a BAR that cannot be. Main thread.
  */
 int pci_function_plug(struct pci_host *host, struct pci_function *function, u8 slot);
+/* Takes the function out: slot, regions, doorbells, routes and its share of the line. No config access enters or is left in it; a BAR
+ * access that another vCPU had begun may be, so vCPUs are paused (or pass an exit) before the memory goes. Main thread. */
 void pci_function_unplug(struct pci_function *function);
 
 /* Back to power-on: command 0, BARs at their first addresses, MSI-X off with cleared tables. vCPUs paused. Main thread. */
@@ -132,6 +148,11 @@ void pci_function_reset(struct pci_function *function);
 int pci_intx_fd(const struct pci_function *function);
 bool pci_intx_allowed(const struct pci_function *function);
 bool pci_bus_master(const struct pci_function *function);
+/* The function's interrupt status may ask for the line now (it changed, or INTx became possible): raises it if so. Any thread. */
+void pci_intx_changed(struct pci_function *function);
+/* Has reactor 0 watch the line's end of interrupt, once a line whoever asks first. Plugged, before reactors_start(). 0 or -errno. Main
+ * thread. */
+int pci_intx_watch(struct pci_function *function, struct reactors *reactors);
 
 /* Adds a doorbell (kept in an array that pci owns). 0 or -errno. Before plug. */
 int pci_doorbell_add(struct pci_function *function, const struct pci_doorbell *doorbell);
