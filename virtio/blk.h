@@ -11,15 +11,26 @@ struct virtio_blk_config {
 	const char *name; /* "blk0" */
 	const struct memory *memory;
 	struct reactors *reactors;
-	struct disk *disk; /* open; outlives the device */
+	struct disk *disk; /* open and registered; outlives the device */
 	u16 queues;
 	bool writethrough; /* the device starts with writeback = 0 */
 	char serial[21];
+};
+
+/* Beyond the queues' own counts; summed over queues. */
+struct virtio_blk_counts {
+	u64 flushes; /* requests that waited for stable storage */
+	u64 syncs;   /* fdatasyncs that served them */
+	u64 bounced; /* transfers that O_DIRECT could not do in the driver's buffers */
+	u64 errors;  /* operations the host failed */
 };
 
 /* Before reactors_start(). 0 or -errno (logged). Main thread. */
 int virtio_blk_create(struct virtio_blk **blk, const struct virtio_blk_config *config);
 struct virtio_device *virtio_blk_device(struct virtio_blk *blk);
 void virtio_blk_destroy(struct virtio_blk *blk);
+
+/* Any thread. */
+void virtio_blk_counts(const struct virtio_blk *blk, struct virtio_blk_counts *counts);
 
 #endif

@@ -1,0 +1,141 @@
+/*
+ * The block device's insides, shared by its files alone: blk.c (its life, and taking requests),
+ * blk-config.c (features and configuration space), blk-request.c (what a request means), blk-io.c
+ * (how it is carried out).
+ */
+#ifndef VIRTIO_BLK_QUEUE_H
+#define VIRTIO_BLK_QUEUE_H
+
+#include <stdatomic.h>
+#include "vm/log.h"
+#include "virtio/device.h"
+
+#define BLK_QUEUE_SIZE	256
+#define BLK_ID_BYTES	20
+#define BLK_MAX_RANGES	32	/* in one DISCARD or WRITE_ZEROES */
+#define BLK_MAX_DISCARD GIB(1)	/* bytes of one range */
+#define BLK_MAX_ZEROES	MIB(64) /* a device may have to write them */
+#define BLK_BOUNCES	4	/* buffers of a queue of an O_DIRECT disk */
+#define BLK_BOUNCE_SIZE KIB(256)
+
+struct blk_queue;
+
+struct blk_range {
+	u64 offset, length; /* bytes */
+	u32 mode;	    /* fallocate(2)'s */
+};
+
+/*
+ * One request from its pop to its push. A queue has as many as its ring has entries; their memory
+ * is touched as they are first used, and the one used last is used next.
+ */
+struct blk_request {
+	struct reactor_op op;
+	struct blk_queue *queue;
+	struct blk_request *next; /* in the list it waits in */
+
+	u8 *status;   /* the last writable byte */
+	u32 writable; /* bytes of the writable part, status included */
+	u32 filled;   /* of these, how many were written from the first on */
+	u16 head;
+	bool stable; /* ends on stable storage: write-through */
+
+	/* the data: what is still to be transferred */
+	struct iovec *iov;
+	u32 iov_count;
+	bool write;
+	u64 offset; /* on the disk */
+	u32 length;
+
+	void *bounce; /* NULL: none */
+	struct iovec bounce_iov;
+
+	u32 range, range_count;
+	struct blk_range ranges[BLK_MAX_RANGES];
+
+	struct iovec
+		chain[BLK_QUEUE_SIZE]; /* the driver's buffers: no chain is longer (2.7.5.3.1) */
+};
+
+struct blk_list {
+	struct blk_request *first, *last;
+};
+
+struct blk_queue {
+	struct virtio_blk *blk;
+	struct virtio_queue *queue;
+
+	struct blk_request *requests; /* BLK_QUEUE_SIZE of them */
+	struct blk_request *free;
+	u32 touched;  /* how many of requests were ever used */
+	bool starved; /* all are in use while buffers may be available */
+
+	/* fdatasync: at most one runs; who comes meanwhile shares the next */
+	struct reactor_op sync;
+	struct reactor_task sync_start;
+	bool syncing;
+	struct blk_list synced, unsynced;
+
+	/* bounce buffers, of O_DIRECT disks only */
+	void *bounce_area;
+	void *bounces[BLK_BOUNCES];
+	u32 bounce_count; /* free ones */
+	struct blk_list unbounced;
+
+	_Atomic u64 flushes, syncs, bounced, errors;
+};
+
+struct virtio_blk {
+	struct virtio_device device;
+	struct disk *disk;
+	char serial[BLK_ID_BYTES]; /* padded with zeros */
+	bool initially_through;	   /* cache=writethrough */
+	_Atomic bool
+		writethrough; /* in force: every write reaches stable storage before it completes */
+	_Atomic bool unflushable; /* the host lost written data: no flush may succeed any more */
+	struct log_limit error_limit;
+	u16 queue_count;
+	struct blk_queue queues[];
+};
+
+static inline void blk_count(_Atomic u64 *counter)
+{
+	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1,
+			      memory_order_relaxed);
+}
+
+/* ---- blk-config.c; main and vCPU threads ---- */
+
+/* Device feature bits for what the disk can do. */
+u64 blk_config_features(const struct virtio_blk *blk);
+u32 blk_config_size(void);
+void blk_config_fill(struct virtio_blk *blk);
+bool blk_config_features_ok(struct virtio_device *device, u64 features);
+void blk_config_write(struct virtio_device *device, u32 offset, u32 size, u64 value);
+void blk_config_start(struct virtio_device *device);
+void blk_config_reset(struct virtio_device *device);
+
+/* ---- blk.c; reactor ---- */
+
+/* Answers a request: status byte, used element, and back into the free list. */
+void blk_request_finish(struct blk_request *request, u8 status);
+
+/* Gives up on a request that cannot be answered: it has no status byte. The device needs a reset.
+ */
+void blk_request_drop(struct blk_request *request);
+
+/* ---- blk-request.c; reactor ---- */
+
+/* Begins what the driver asks for; the request owns its chain[] and is finished in any case. */
+void blk_request_begin(struct blk_request *request, const struct vq_buffer *buffer);
+
+/* ---- blk-io.c; reactor ---- */
+
+/* Each ends in blk_request_finish(). */
+void blk_io_transfer(struct blk_request *request);
+void blk_io_ranges(struct blk_request *request);
+void blk_io_sync(struct blk_request *request);
+/* Prepares a queue's lists. Main thread. */
+void blk_io_init(struct blk_queue *queue);
+
+#endif
