@@ -38,62 +38,29 @@
 #define XSAVE_AREA 4096u
 
 /* What KVM's own list may leave out and a guest can change. */
-static const u32 extra_msrs[] = {
-	0x01b, /* APIC base */
-	0x03b, /* TSC adjust */
-	0x174,
-	0x175,
-	0x176, /* SYSENTER */
-	0x1a0, /* misc enable */
-	0x1d9, /* debug control */
-	0x250,
-	0x258,
-	0x259, /* fixed MTRRs */
-	0x268,
-	0x269,
-	0x26a,
-	0x26b,
-	0x26c,
-	0x26d,
-	0x26e,
-	0x26f,
-	0x277, /* PAT */
-	MSR_IA32_MTRR_PHYSBASE0,
-	MSR_IA32_MTRR_PHYSMASK0,
-	0x202,
-	0x203,
-	0x204,
-	0x205,
-	0x206,
-	0x207,
-	0x208,
-	0x209,
-	0x20a,
-	0x20b,
-	0x20c,
-	0x20d,
-	0x20e,
-	0x20f,
-	MSR_IA32_MTRR_DEF_TYPE,
-	0x6e0, /* TSC deadline */
-	0xda0, /* XSS */
-	0xc0000080,
-	0xc0000081,
-	0xc0000082,
-	0xc0000083,
-	0xc0000084, /* EFER, SYSCALL */
-	0xc0000102,
-	0xc0000103, /* kernel GS base, TSC_AUX */
-	MSR_KVM_WALL_CLOCK,
-	MSR_KVM_SYSTEM_TIME,
-	MSR_KVM_WALL_CLOCK_NEW,
-	MSR_KVM_SYSTEM_TIME_NEW,
-	MSR_KVM_ASYNC_PF_EN,
-	MSR_KVM_STEAL_TIME,
-	MSR_KVM_PV_EOI_EN,
-	MSR_KVM_POLL_CONTROL,
-	MSR_KVM_ASYNC_PF_INT,
+static const struct {
+	u32 first, last;
+} extra_msrs[] = {
+	{ 0x01b, 0x01b },	    /* APIC base */
+	{ 0x03b, 0x03b },	    /* TSC adjust */
+	{ 0x174, 0x176 },	    /* SYSENTER */
+	{ 0x1a0, 0x1a0 },	    /* misc enable */
+	{ 0x1d9, 0x1d9 },	    /* debug control */
+	{ 0x200, 0x20f },	    /* variable MTRRs */
+	{ 0x250, 0x250 },	    /* fixed MTRRs */
+	{ 0x258, 0x259 },	    /* " */
+	{ 0x268, 0x26f },	    /* " */
+	{ 0x277, 0x277 },	    /* PAT */
+	{ 0x2ff, 0x2ff },	    /* MTRR default type */
+	{ 0x6e0, 0x6e0 },	    /* TSC deadline */
+	{ 0xda0, 0xda0 },	    /* XSS */
+	{ 0xc0000080, 0xc0000084 }, /* EFER, SYSCALL */
+	{ 0xc0000100, 0xc0000103 }, /* FS, GS and kernel GS base, TSC_AUX */
+	{ MSR_KVM_WALL_CLOCK, MSR_KVM_SYSTEM_TIME },
+	/* asynchronous page faults, steal time, PV EOI and polling among them */
+	{ MSR_KVM_WALL_CLOCK_NEW, MSR_KVM_ASYNC_PF_ACK },
 };
+#define EXTRA_MSRS_MAX 64
 
 /* struct kvm_msrs with its one entry. */
 struct msr_one {
@@ -167,7 +134,7 @@ static int save_msrs(struct registers *r, const struct kvm *kvm, int fd)
 	/* fails with E2BIG and tells how many there are */
 	ioctl(kvm->fd, KVM_GET_MSR_INDEX_LIST, &probe);
 	list = calloc(1, sizeof(*list) + probe.nmsrs * sizeof(list->indices[0]));
-	r->msrs = calloc(probe.nmsrs + ARRAY_SIZE(extra_msrs) + 1, sizeof(*r->msrs));
+	r->msrs = calloc(probe.nmsrs + EXTRA_MSRS_MAX, sizeof(*r->msrs));
 	if (!list || !r->msrs) {
 		free(list);
 		return -ENOMEM;
@@ -177,8 +144,10 @@ static int save_msrs(struct registers *r, const struct kvm *kvm, int fd)
 		list->nmsrs = 0;
 	for (u32 i = 0; i < list->nmsrs; i++)
 		save_msr(r, fd, list->indices[i]);
-	for (size_t i = 0; i < ARRAY_SIZE(extra_msrs); i++)
-		save_msr(r, fd, extra_msrs[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(extra_msrs); i++) {
+		for (u32 index = extra_msrs[i].first; index <= extra_msrs[i].last; index++)
+			save_msr(r, fd, index);
+	}
 	free(list);
 	return 0;
 }
@@ -345,11 +314,8 @@ int registers_reset(struct registers *r, int fd, const struct vcpu_entry *entry,
 	if (r->nested)
 		ioctl(fd, KVM_SET_NESTED_STATE, r->nested);
 
-	*what = "general registers";
-	if (ioctl(fd, KVM_SET_REGS, &regs))
-		return -errno;
 	*what = "system registers";
-	if (ioctl(fd, KVM_SET_SREGS, &sregs))
+	if (ioctl(fd, KVM_SET_SREGS, &r->sregs))
 		return -errno;
 	*what = "FPU";
 	if (r->has_xcrs && ioctl(fd, KVM_SET_XCRS, &r->xcrs))
@@ -362,6 +328,10 @@ int registers_reset(struct registers *r, int fd, const struct vcpu_entry *entry,
 	reset_msrs(r, fd);
 	*what = "local APIC";
 	if (r->has_lapic && ioctl(fd, KVM_SET_LAPIC, &r->lapic))
+		return -errno;
+	/* the entry's after the MSRs, one of which is EFER */
+	*what = "registers";
+	if (ioctl(fd, KVM_SET_REGS, &regs) || (entry && ioctl(fd, KVM_SET_SREGS, &sregs)))
 		return -errno;
 	*what = "pending events";
 	if (r->has_events && ioctl(fd, KVM_SET_VCPU_EVENTS, &r->events))
