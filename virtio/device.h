@@ -68,6 +68,10 @@ struct virtio_queue_counts {
 	u64 kicks, batches, buffers, bytes_read, bytes_written, interrupts, interrupts_suppressed;
 };
 
+/* virtio_device.isr (4.1.4.5) */
+#define VIRTIO_ISR_QUEUE  BIT(0)
+#define VIRTIO_ISR_CONFIG BIT(1)
+
 /* interrupt values that are not a file: */
 #define VIRTIO_INTERRUPT_NONE (-1) /* no vector: the driver does not want any */
 #define VIRTIO_INTERRUPT_INTX (-2) /* ISR bit 0, then the line */
@@ -104,7 +108,6 @@ struct virtio_queue {
 	bool posted; /* message is on its way */
 	struct vq_setup setup;
 	struct reactor_message message;
-	bool again; /* the reactor's: serve in the next sweep */
 };
 
 struct virtio_device {

@@ -1,0 +1,421 @@
+/*
+ * A virtqueue's life: registers on vCPU threads, everything else on the queue's reactor.
+ *
+ * Under the device's lock a queue is `wanted` or not; a message takes the wish to the reactor,
+ * which starts the ring, or stops it, waits until nothing is in flight, and says so
+ * (virtio_device_queue_idle). From the first wish to that report the queue is `busy`, and it is
+ * wanted again only after the report, so a stop can never be overtaken by the next start. Nobody
+ * waits for anybody.
+ */
+#include <errno.h>
+#include <linux/virtio_pci.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+#include "virtio/core.h"
+
+#define LEGACY_ALIGN 4096ull /* VIRTIO_PCI_VRING_ALIGN: 2.7.2, 4.1.5.1.3.1 */
+
+static void count(u64 *counter, u64 by)
+{
+	__atomic_store_n(counter, __atomic_load_n(counter, __ATOMIC_RELAXED) + by,
+			 __ATOMIC_RELAXED);
+}
+
+/* [reactor] Only the reactor writes state. */
+static int state_of(const struct virtio_queue *queue)
+{
+	return atomic_load_explicit(&queue->state, memory_order_relaxed);
+}
+
+static void set_state(struct virtio_queue *queue, enum virtio_queue_state state)
+{
+	atomic_store_explicit(&queue->state, state, memory_order_release);
+}
+
+/* May a running queue touch its ring now? */
+static bool may_dma(const struct virtio_queue *queue)
+{
+	return atomic_load_explicit(&queue->device->bus_master, memory_order_acquire);
+}
+
+static bool may_take(const struct virtio_queue *queue)
+{
+	return state_of(queue) == VIRTIO_QUEUE_RUNNING && may_dma(queue) &&
+	       !atomic_load_explicit(&queue->device->broken, memory_order_acquire);
+}
+
+/* ---- for device types, on the reactor ---- */
+
+bool virtio_queue_running(const struct virtio_queue *queue)
+{
+	return state_of(queue) == VIRTIO_QUEUE_RUNNING;
+}
+
+void virtio_queue_schedule(struct virtio_queue *queue)
+{
+	if (virtio_queue_running(queue))
+		reactor_defer(queue->reactor, REACTOR_SERVE, &queue->serve);
+}
+
+int virtio_queue_pop(struct virtio_queue *queue, struct vq_buffer *buffer, struct iovec *iov,
+		     u16 max)
+{
+	char why[160];
+	int got;
+
+	if (!may_take(queue))
+		return 0;
+	got = vq_pop(&queue->ring, buffer, iov, max);
+	if (got == 1) {
+		queue->in_flight++;
+		count(&queue->counts.bytes_read, buffer->readable_bytes);
+	} else if (got < 0) {
+		snprintf(why, sizeof(why), "queue %u: %s", queue->index, queue->ring.fault);
+		virtio_device_broken(queue->device, why);
+	}
+	return got;
+}
+
+void virtio_queue_unpop(struct virtio_queue *queue, u16 how_many)
+{
+	queue->in_flight -= how_many;
+	vq_unpop(&queue->ring, how_many);
+	if (!virtio_queue_running(queue))
+		reactor_defer(queue->reactor, REACTOR_FLUSH, &queue->flush);
+}
+
+void virtio_queue_push(struct virtio_queue *queue, u16 head, u32 written)
+{
+	queue->in_flight--;
+	if (virtio_queue_running(queue)) {
+		vq_push(&queue->ring, head, written);
+		count(&queue->counts.buffers, 1);
+		count(&queue->counts.bytes_written, written);
+	}
+	reactor_defer(queue->reactor, REACTOR_FLUSH, &queue->flush);
+}
+
+/* ---- the reactor's side ---- */
+
+static void interrupt(struct virtio_queue *queue)
+{
+	struct virtio_device *device = queue->device;
+	s32 file = atomic_load_explicit(&queue->interrupt, memory_order_acquire);
+
+	/* Without a vector the driver wants none: no silent change to INTx (4.1.5.1.3). */
+	if (file == VIRTIO_INTERRUPT_NONE)
+		return;
+	if (file == VIRTIO_INTERRUPT_INTX) {
+		/* 4.1.4.5.1: the ISR bit before the line. A driver that disabled INTx may poll it.
+		 */
+		atomic_fetch_or(&device->isr, VIRTIO_ISR_QUEUE);
+		file = atomic_load_explicit(&device->intx_file, memory_order_acquire);
+	}
+	count(&queue->counts.interrupts, 1);
+	if (file >= 0)
+		reactor_signal(queue->reactor, file);
+}
+
+static void become_idle(struct virtio_queue *queue)
+{
+	struct virtio_device *device = queue->device;
+
+	set_state(queue, VIRTIO_QUEUE_IDLE);
+	pthread_mutex_lock(&device->lock);
+	queue->busy = false;
+	virtio_device_queue_idle(queue);
+	pthread_mutex_unlock(&device->lock);
+}
+
+static void flush_run(struct reactor_task *task)
+{
+	struct virtio_queue *queue = container_of(task, struct virtio_queue, flush);
+	u16 published = queue->ring.published;
+
+	switch (state_of(queue)) {
+	case VIRTIO_QUEUE_STOPPING:
+		if (queue->in_flight == 0)
+			become_idle(queue);
+		return;
+	case VIRTIO_QUEUE_RUNNING:
+		break;
+	default:
+		return;
+	}
+	if (!may_dma(queue)) /* kept until bus mastering comes back, or a reset */
+		return;
+	if (vq_publish(&queue->ring))
+		interrupt(queue);
+	else if (queue->ring.published != published)
+		count(&queue->counts.interrupts_suppressed, 1);
+}
+
+static void serve_run(struct reactor_task *task)
+{
+	struct virtio_queue *queue = container_of(task, struct virtio_queue, serve);
+
+	if (!may_take(queue))
+		return;
+	vq_mute(&queue->ring);
+	count(&queue->counts.batches, 1);
+	if (queue->device->ops->serve(queue) == VIRTIO_SERVED_LATER)
+		return;
+	/* More came meanwhile: in the next sweep, so that used rings are published and others have
+	 * their turn first. */
+	if (may_take(queue) && vq_unmute(&queue->ring))
+		virtio_queue_schedule(queue);
+}
+
+static void start(struct virtio_queue *queue, const struct vq_setup *setup)
+{
+	char why[160];
+
+	if (vq_start(&queue->ring, &vq_split, setup) < 0) {
+		snprintf(why, sizeof(why), "queue %u: %s", queue->index, queue->ring.fault);
+		virtio_device_broken(queue->device, why);
+		become_idle(queue);
+		return;
+	}
+	queue->in_flight = 0;
+	set_state(queue, VIRTIO_QUEUE_RUNNING);
+	if (queue->device->ops->queue_start)
+		queue->device->ops->queue_start(queue);
+	/* A doorbell rung before this was ignored. */
+	virtio_queue_schedule(queue);
+}
+
+static void stop(struct virtio_queue *queue)
+{
+	set_state(queue, VIRTIO_QUEUE_STOPPING);
+	if (queue->device->ops->queue_stop)
+		queue->device->ops->queue_stop(queue);
+	reactor_defer(queue->reactor, REACTOR_FLUSH, &queue->flush);
+}
+
+/* The wish under the lock has changed, or a pause is over. */
+static void message_run(struct reactor_message *message)
+{
+	struct virtio_queue *queue = container_of(message, struct virtio_queue, message);
+	struct virtio_device *device = queue->device;
+	struct vq_setup setup;
+	bool wanted, busy;
+
+	pthread_mutex_lock(&device->lock);
+	queue->posted = false;
+	wanted = queue->wanted;
+	busy = queue->busy;
+	setup = queue->setup;
+	pthread_mutex_unlock(&device->lock);
+
+	switch (state_of(queue)) {
+	case VIRTIO_QUEUE_IDLE:
+		if (wanted && busy)
+			start(queue, &setup);
+		else if (busy) /* stopped before it ever started */
+			become_idle(queue);
+		break;
+	case VIRTIO_QUEUE_RUNNING:
+		if (!wanted) {
+			stop(queue);
+			break;
+		}
+		virtio_queue_schedule(queue);
+		reactor_defer(queue->reactor, REACTOR_FLUSH, &queue->flush);
+		break;
+	case VIRTIO_QUEUE_STOPPING:
+		break;
+	}
+}
+
+/* The doorbell is armed as long as the device lives; on a queue that does not run it means nothing,
+ * except from a legacy driver, which may use the device before DRIVER_OK (3.1.2). */
+static void doorbell_fired(struct reactor_event *event)
+{
+	struct virtio_queue *queue = container_of(event, struct virtio_queue, doorbell);
+	struct virtio_device *device = queue->device;
+
+	if (virtio_queue_running(queue)) {
+		count(&queue->counts.kicks, 1);
+		virtio_queue_schedule(queue);
+		return;
+	}
+	if (atomic_load_explicit(&device->running, memory_order_acquire))
+		return;
+	pthread_mutex_lock(&device->lock);
+	if (device->legacy && queue->enabled && !queue->resetting && !device->resetting &&
+	    !(device->status & VIRTIO_CONFIG_S_FAILED) && !atomic_load(&device->running))
+		virtio_device_run(device);
+	pthread_mutex_unlock(&device->lock);
+}
+
+/* ---- under the lock ---- */
+
+static void post(struct virtio_queue *queue)
+{
+	if (queue->posted)
+		return;
+	queue->posted = true;
+	reactor_post(queue->reactor, &queue->message);
+}
+
+void virtio_queue_want(struct virtio_queue *queue)
+{
+	const struct virtio_device *device = queue->device;
+
+	if (queue->busy)
+		return;
+	/* Kept aside: registers that the driver writes from now on change nothing. */
+	queue->setup = (struct vq_setup){
+		.memory = device->memory,
+		.size = queue->size,
+		.chain_max = queue->max_size,
+		.descriptors = queue->descriptors,
+		.driver = queue->driver,
+		.device = queue->used,
+		.event_idx = virtio_has(device, VIRTIO_RING_F_EVENT_IDX),
+		.indirect = virtio_has(device, VIRTIO_RING_F_INDIRECT_DESC),
+		.notify_on_empty = device->legacy && virtio_has(device, VIRTIO_F_NOTIFY_ON_EMPTY),
+	};
+	queue->wanted = true;
+	queue->busy = true;
+	post(queue);
+}
+
+bool virtio_queue_unwant(struct virtio_queue *queue)
+{
+	queue->wanted = false;
+	if (!queue->busy)
+		return false;
+	post(queue);
+	return true;
+}
+
+void virtio_queue_resume(struct virtio_queue *queue)
+{
+	if (queue->wanted)
+		post(queue);
+}
+
+void virtio_queue_defaults(struct virtio_queue *queue)
+{
+	const struct virtio_transport_ops *transport = queue->device->transport;
+
+	queue->size = queue->max_size;
+	queue->enabled = false;
+	queue->resetting = false;
+	queue->msix_vector = VIRTIO_MSI_NO_VECTOR;
+	queue->descriptors = queue->driver = queue->used = 0;
+	if (transport && transport->queue_reset)
+		transport->queue_reset(queue);
+}
+
+struct virtio_queue *virtio_queue_get(struct virtio_device *device, u16 index)
+{
+	return index < device->queue_count ? &device->queues[index] : NULL;
+}
+
+void virtio_queue_set_size(struct virtio_queue *queue, u16 size)
+{
+	if (queue->enabled || queue->resetting || queue->device->resetting)
+		return;
+	if (size == 0 || size > queue->max_size || (size & (size - 1)))
+		return;
+	queue->size = size;
+}
+
+void virtio_queue_enable(struct virtio_queue *queue)
+{
+	struct virtio_device *device = queue->device;
+
+	if (queue->enabled || queue->resetting || device->resetting)
+		return;
+	queue->enabled = true;
+	if (atomic_load(&device->running))
+		virtio_queue_want(queue);
+}
+
+static void begin_reset(struct virtio_queue *queue)
+{
+	queue->resetting = true;
+	if (!virtio_queue_unwant(queue))
+		virtio_device_queue_idle(queue);
+}
+
+void virtio_queue_reset(struct virtio_queue *queue)
+{
+	struct virtio_device *device = queue->device;
+
+	if (queue->resetting || device->resetting || !virtio_has(device, VIRTIO_F_RING_RESET) ||
+	    !(device->status & VIRTIO_CONFIG_S_FEATURES_OK))
+		return;
+	begin_reset(queue);
+}
+
+void virtio_queue_set_pfn(struct virtio_queue *queue, u32 pfn)
+{
+	struct virtio_device *device = queue->device;
+
+	if (device->resetting || queue->resetting)
+		return;
+	device->legacy = true;
+	if (queue->enabled) {
+		begin_reset(queue);
+		virtio_reset_wait(device);
+		if (device->resetting || queue->enabled)
+			return; /* another vCPU was quicker */
+	}
+	if (pfn == 0)
+		return;
+	/* 2.7.2: descriptors, available ring, padding, used ring. */
+	queue->descriptors = pfn * LEGACY_ALIGN;
+	queue->driver = queue->descriptors + 16ull * queue->size;
+	queue->used = ALIGN_UP(queue->driver + 6 + 2ull * queue->size, LEGACY_ALIGN);
+	virtio_queue_enable(queue);
+}
+
+void virtio_queue_kick(struct virtio_device *device, u16 index)
+{
+	const struct virtio_queue *queue = virtio_queue_get(device, index);
+
+	/* The eventfd's counter cannot be full: its only reader takes all of it. */
+	if (queue && eventfd_write(queue->doorbell_fd, 1) < 0 && errno != EAGAIN)
+		log_limited(&device->lines, 10, "%s: doorbell: %s", device->name, strerror(errno));
+}
+
+/* ---- construction ---- */
+
+int virtio_queue_init(struct virtio_queue *queue, struct virtio_device *device, u16 index,
+		      u16 max_size, struct reactor *reactor)
+{
+	int err;
+
+	queue->device = device;
+	queue->index = index;
+	queue->max_size = max_size;
+	queue->reactor = reactor;
+	queue->interrupt = VIRTIO_INTERRUPT_NONE;
+	queue->serve.run = serve_run;
+	queue->flush.run = flush_run;
+	queue->message.run = message_run;
+	queue->doorbell.fired = doorbell_fired;
+	virtio_queue_defaults(queue);
+	queue->doorbell_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (queue->doorbell_fd < 0)
+		return -errno;
+	queue->doorbell.fd = queue->doorbell_fd;
+	err = reactor_event_add(reactor, &queue->doorbell);
+	if (err < 0) {
+		close(queue->doorbell_fd);
+		queue->doorbell_fd = -1;
+	}
+	return err;
+}
+
+void virtio_queue_destroy(struct virtio_queue *queue)
+{
+	if (queue->doorbell_fd >= 0)
+		close(queue->doorbell_fd);
+	queue->doorbell_fd = -1;
+}

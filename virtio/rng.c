@@ -1,0 +1,118 @@
+/*
+ * Entropy device (virtio 1.3, 5.4): one queue of writable buffers, filled from getrandom(2). Queue
+ * work runs on the queue's reactor.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include "virtio/rng.h"
+
+#define QUEUE_SIZE 64
+/* One buffer gets no more: filling a large one (a guest may offer gigabytes) would hold up the
+ * reactor, and 5.4.6 lets the device use less than the buffer. */
+#define BYTES_MAX KIB(64)
+
+struct virtio_rng {
+	struct virtio_device device;
+	struct log_limit lines;
+	struct iovec iov[QUEUE_SIZE];
+};
+
+/* Bytes written, at least one if there is room for it (5.4.6.1): the kernel's generator never runs
+ * dry once seeded, and before that a blocking read of it would stall the reactor for a moment at
+ * most. */
+static u32 fill(struct virtio_rng *rng, const struct iovec *iov, u16 iov_count)
+{
+	size_t total = 0, length;
+	ssize_t got;
+	u16 i;
+
+	for (i = 0; i < iov_count && total < BYTES_MAX; i++) {
+		size_t done = 0;
+
+		length = iov[i].iov_len;
+		if (length > BYTES_MAX - total)
+			length = BYTES_MAX - total;
+		while (done < length) {
+			got = getrandom((u8 *)iov[i].iov_base + done, length - done, GRND_NONBLOCK);
+			if (got < 0 && errno == EAGAIN)
+				got = getrandom((u8 *)iov[i].iov_base + done, length - done, 0);
+			if (got < 0 && errno == EINTR)
+				continue;
+			if (got < 0) {
+				log_limited(&rng->lines, 60, "rng: getrandom: %s", strerror(errno));
+				return (u32)total;
+			}
+			done += (size_t)got;
+			total += (size_t)got;
+		}
+	}
+	return (u32)total;
+}
+
+static enum virtio_served rng_serve(struct virtio_queue *queue)
+{
+	struct virtio_rng *rng = queue->owner;
+	struct vq_buffer buffer;
+
+	while (virtio_queue_pop(queue, &buffer, rng->iov, QUEUE_SIZE) == 1) {
+		if (!buffer.writable) {
+			/* 5.4.6: there is nothing to read from a driver, and a buffer returned
+			 * empty would be taken for entropy. */
+			virtio_device_broken(queue->device, "a buffer for entropy is not writable");
+			virtio_queue_unpop(queue, 1);
+			break;
+		}
+		virtio_queue_push(queue, buffer.head,
+				  fill(rng, buffer.iov + buffer.readable, buffer.writable));
+	}
+	return VIRTIO_SERVED_ALL;
+}
+
+static const struct virtio_device_ops rng_ops = {
+	.id = VIRTIO_ID_RNG,
+	.pci_class = 0xff0000, /* 4.1.2.1 leaves it open: no class fits */
+	.name = "rng",
+	.serve = rng_serve,
+};
+
+int virtio_rng_create(struct virtio_rng **out, const struct memory *memory,
+		      struct reactors *reactors)
+{
+	const struct virtio_device_config config = {
+		.ops = &rng_ops,
+		.name = "rng",
+		.memory = memory,
+		.reactors = reactors,
+		.queue_count = 1,
+		.queue_size = QUEUE_SIZE,
+	};
+	struct virtio_rng *rng = calloc(1, sizeof(*rng));
+	int err;
+
+	if (!rng) {
+		log_line("rng: out of memory");
+		return -ENOMEM;
+	}
+	err = virtio_device_init(&rng->device, &config);
+	if (err < 0) {
+		free(rng);
+		return err;
+	}
+	rng->device.queues[0].owner = rng;
+	*out = rng;
+	return 0;
+}
+
+struct virtio_device *virtio_rng_device(struct virtio_rng *rng)
+{
+	return &rng->device;
+}
+
+void virtio_rng_destroy(struct virtio_rng *rng)
+{
+	if (!rng)
+		return;
+	virtio_device_destroy(&rng->device);
+	free(rng);
+}

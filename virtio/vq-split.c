@@ -1,0 +1,314 @@
+/*
+ * The split virtqueue, device side (virtio 1.3, 2.7). Runs on the queue's reactor.
+ *
+ * The three ring areas are checked once, at the start, and then used by host pointers. What the
+ * driver writes into them may change at any time: each field is loaded exactly once (atomically, or
+ * a descriptor by one copy), checked, and only the copy is used.
+ */
+#include <errno.h>
+#include <linux/virtio_ring.h>
+#include "virtio/virtqueue.h"
+
+/* All ring fields are naturally aligned, as the areas are (2.7: 16, 2 and 4). */
+static u16 ring_load(const __virtio16 *from)
+{
+	return le16toh(__atomic_load_n(from, __ATOMIC_RELAXED));
+}
+
+static u16 ring_load_acquire(const __virtio16 *from)
+{
+	return le16toh(__atomic_load_n(from, __ATOMIC_ACQUIRE));
+}
+
+static void ring_store(__virtio16 *to, u16 value)
+{
+	__atomic_store_n(to, htole16(value), __ATOMIC_RELAXED);
+}
+
+/* Our store, then the driver's: neither side may read the other's wish before its own index is out.
+ * (Not the C11 fence: the thread sanitizer refuses that one.) */
+static void full_fence(void)
+{
+	__sync_synchronize();
+}
+
+/* An indirect table may lie at any address, so descriptors are copied bytewise; the barrier keeps
+ * the compiler from reading guest memory a second time. */
+static struct vring_desc desc_load(const struct vring_desc *from)
+{
+	struct vring_desc raw, desc;
+
+	memcpy(&raw, from, sizeof(raw));
+	__asm__ volatile("" ::: "memory");
+	desc.addr = le64toh(raw.addr);
+	desc.len = le32toh(raw.len);
+	desc.flags = le16toh(raw.flags);
+	desc.next = le16toh(raw.next);
+	return desc;
+}
+
+/* 2.7.10: behind the used ring's last entry. */
+static __virtio16 *avail_event(const struct virtqueue *vq)
+{
+	struct vring_used *used = vq->used;
+
+	return (__virtio16 *)(void *)&used->ring[vq->size];
+}
+
+static const __virtio16 *used_event(const struct virtqueue *vq)
+{
+	struct vring_avail *available = vq->available;
+
+	return &available->ring[vq->size];
+}
+
+static int fault(struct virtqueue *vq, const char *what)
+{
+	vq->fault = what;
+	return -EPROTO;
+}
+
+static bool head_is_out(const struct virtqueue *vq, u16 head)
+{
+	return vq->in_flight[head / 64] >> (head % 64) & 1;
+}
+
+static int split_start(struct virtqueue *vq, const struct vq_setup *setup)
+{
+	u64 size = setup->size;
+
+	if (size & (size - 1)) {
+		vq->fault = "queue size is not a power of two";
+		return -EINVAL;
+	}
+	if (setup->descriptors % VRING_DESC_ALIGN_SIZE || setup->driver % VRING_AVAIL_ALIGN_SIZE ||
+	    setup->device % VRING_USED_ALIGN_SIZE) {
+		vq->fault = "a ring area is misaligned";
+		return -EINVAL;
+	}
+	/* Lengths with the event fields, which are reserved there even when not negotiated (2.7).
+	 */
+	vq->descriptors = memory_at(setup->memory, setup->descriptors, 16 * size);
+	vq->available = memory_at(setup->memory, setup->driver, 6 + 2 * size);
+	vq->used = memory_at(setup->memory, setup->device, 6 + 8 * size);
+	if (!vq->descriptors || !vq->available || !vq->used) {
+		vq->fault = "a ring area is outside RAM";
+		return -EFAULT;
+	}
+	/* 2.7.10.1: with EVENT_IDX the flags are 0; without, notifications begin enabled. */
+	ring_store(&((struct vring_used *)vq->used)->flags, 0);
+	return 0;
+}
+
+/* A walk through one chain, direct or in its indirect table. */
+struct walk {
+	struct vq_buffer *buffer;
+	struct iovec *iov;
+	u32 room;  /* entries in iov */
+	u32 count; /* descriptors that are buffers, those of length 0 included */
+};
+
+static int take_buffer(struct virtqueue *vq, struct walk *walk, const struct vring_desc *desc)
+{
+	struct vq_buffer *buffer = walk->buffer;
+	bool writable = desc->flags & VRING_DESC_F_WRITE;
+	u32 *total = writable ? &buffer->writable_bytes : &buffer->readable_bytes;
+	u32 entries = buffer->readable + buffer->writable;
+	void *at;
+
+	if (++walk->count > vq->chain_max)
+		return fault(vq, "a descriptor chain is longer than the queue");
+	/* 2.7.4.2: readable first. A device that tolerated it would misplace the payload. */
+	if (!writable && buffer->writable)
+		return fault(vq, "a readable descriptor follows a writable one");
+	if (desc->len == 0) /* says nothing, and nothing forbids it */
+		return 0;
+	at = memory_at(vq->memory, desc->addr, desc->len);
+	if (!at)
+		return fault(vq, "a descriptor is outside RAM");
+	if (__builtin_add_overflow(*total, desc->len, total))
+		return fault(vq, "a descriptor chain is longer than 4 GiB");
+	if (entries >= walk->room)
+		return fault(vq, "a descriptor chain has too many parts");
+	walk->iov[entries] = (struct iovec){ .iov_base = at, .iov_len = desc->len };
+	if (writable)
+		buffer->writable++;
+	else
+		buffer->readable++;
+	return 0;
+}
+
+/* 2.7.5.3: a table has no length of its own in use; its chain starts at entry 0 and stays inside.
+ */
+static int walk_indirect(struct virtqueue *vq, struct walk *walk, const struct vring_desc *refer)
+{
+	u32 entries = refer->len / sizeof(struct vring_desc);
+	const struct vring_desc *table;
+	struct vring_desc desc;
+	u32 steps, at = 0;
+	int err;
+
+	if (!vq->indirect)
+		return fault(vq, "an indirect descriptor without the feature");
+	if (refer->flags & VRING_DESC_F_NEXT)
+		return fault(vq, "an indirect descriptor with a next one");
+	if (refer->len == 0 || refer->len % sizeof(struct vring_desc))
+		return fault(vq, "an indirect table's length is not a multiple of 16");
+	if (entries > UINT16_MAX + 1u)
+		return fault(vq, "an indirect table is longer than an index can say");
+	table = memory_at(vq->memory, refer->addr, refer->len);
+	if (!table)
+		return fault(vq, "an indirect table is outside RAM");
+	for (steps = 0; steps < entries; steps++) {
+		desc = desc_load(&table[at]);
+		if (desc.flags & VRING_DESC_F_INDIRECT)
+			return fault(vq, "an indirect descriptor inside an indirect table");
+		err = take_buffer(vq, walk, &desc);
+		if (err)
+			return err;
+		if (!(desc.flags & VRING_DESC_F_NEXT))
+			return 0;
+		if (desc.next >= entries)
+			return fault(vq, "a next index is outside its indirect table");
+		at = desc.next;
+	}
+	return fault(vq, "a descriptor chain loops");
+}
+
+static int walk_chain(struct virtqueue *vq, struct walk *walk, u16 head)
+{
+	const struct vring_desc *table = vq->descriptors;
+	struct vring_desc desc;
+	u32 steps, at = head;
+	int err;
+
+	for (steps = 0; steps < vq->size; steps++) {
+		desc = desc_load(&table[at]);
+		/* 2.7.5.3.2: WRITE means nothing here; direct descriptors may precede. */
+		if (desc.flags & VRING_DESC_F_INDIRECT)
+			return walk_indirect(vq, walk, &desc);
+		err = take_buffer(vq, walk, &desc);
+		if (err)
+			return err;
+		if (!(desc.flags & VRING_DESC_F_NEXT))
+			return 0;
+		if (desc.next >= vq->size)
+			return fault(vq, "a next index is outside the descriptor table");
+		at = desc.next;
+	}
+	return fault(vq, "a descriptor chain loops");
+}
+
+static int split_pop(struct virtqueue *vq, struct vq_buffer *buffer, struct iovec *iov, u16 max)
+{
+	const struct vring_avail *available = vq->available;
+	struct walk walk = { .buffer = buffer, .iov = iov, .room = max };
+	u16 place = vq->next_available & (vq->size - 1);
+	u16 index, head;
+	int err;
+
+	if (vq->fault)
+		return -EPROTO;
+	/* Pairs with the driver's barrier between its ring entries and its index (2.7.13.3). */
+	index = ring_load_acquire(&available->idx);
+	if (index == vq->next_available)
+		return 0;
+	/* Every buffer out takes a descriptor at least until its used index was seen: more than the
+	 * size cannot be. This bounds what a serve takes and what is in flight, whatever the driver
+	 * writes. */
+	if ((u16)(index - vq->next_available) > vq->size || (u16)(index - vq->published) > vq->size)
+		return fault(vq, "the available index jumped");
+	head = ring_load(&available->ring[place]);
+	if (head >= vq->size)
+		return fault(vq, "a head is outside the descriptor table");
+	if (head_is_out(vq, head))
+		return fault(vq, "a buffer in flight was made available again");
+
+	*buffer = (struct vq_buffer){ .iov = iov, .head = head };
+	err = walk_chain(vq, &walk, head);
+	if (err)
+		return err;
+	vq->in_flight[head / 64] |= BIT64(head % 64);
+	vq->taken[place] = head;
+	vq->next_available++;
+	return 1;
+}
+
+static void split_unpop(struct virtqueue *vq, u16 count)
+{
+	u16 head;
+
+	while (count--) {
+		vq->next_available--;
+		head = vq->taken[vq->next_available & (vq->size - 1)];
+		vq->in_flight[head / 64] &= ~BIT64(head % 64);
+	}
+}
+
+static void split_push(struct virtqueue *vq, u16 head, u32 written)
+{
+	struct vring_used *used = vq->used;
+	struct vring_used_elem *element = &used->ring[vq->next_used & (vq->size - 1)];
+
+	__atomic_store_n(&element->id, htole32(head), __ATOMIC_RELAXED);
+	__atomic_store_n(&element->len, htole32(written), __ATOMIC_RELAXED);
+	vq->in_flight[head / 64] &= ~BIT64(head % 64);
+	vq->next_used++;
+}
+
+static bool split_publish(struct virtqueue *vq)
+{
+	const struct vring_avail *available = vq->available;
+	struct vring_used *used = vq->used;
+	u16 old = vq->published, new = vq->next_used;
+
+	if (old == new)
+		return false;
+	/* 2.7.8.2: elements (and the data) before the index. */
+	__atomic_store_n(&used->idx, htole16(new), __ATOMIC_RELEASE);
+	vq->published = new;
+	/* 2.7.7.2: the index before the driver's wish is read; pairs with the driver's barrier
+	 * between writing used_event (or flags) and its last look at the index. */
+	full_fence();
+	if (vq->notify_on_empty && ring_load(&available->idx) == vq->next_available)
+		return true;
+	if (vq->event_idx) /* avail flags are to be ignored */
+		return vring_need_event(ring_load(used_event(vq)), new, old);
+	return !(ring_load(&available->flags) & VRING_AVAIL_F_NO_INTERRUPT);
+}
+
+static void split_mute(struct virtqueue *vq)
+{
+	if (vq->muted)
+		return;
+	vq->muted = true;
+	/* With EVENT_IDX avail_event just stays behind: the driver notifies when it crosses it,
+	 * once. */
+	if (!vq->event_idx)
+		ring_store(&((struct vring_used *)vq->used)->flags, VRING_USED_F_NO_NOTIFY);
+}
+
+static bool split_unmute(struct virtqueue *vq)
+{
+	const struct vring_avail *available = vq->available;
+
+	vq->muted = false;
+	if (vq->event_idx)
+		ring_store(avail_event(vq), vq->next_available);
+	else
+		ring_store(&((struct vring_used *)vq->used)->flags, 0);
+	/* 2.7.10.1: our wish before the index is read again; pairs with the driver's barrier
+	 * between its index and its reading of our wish. */
+	full_fence();
+	return ring_load_acquire(&available->idx) != vq->next_available;
+}
+
+const struct vq_format vq_split = {
+	.start = split_start,
+	.pop = split_pop,
+	.unpop = split_unpop,
+	.push = split_push,
+	.publish = split_publish,
+	.mute = split_mute,
+	.unmute = split_unmute,
+};
