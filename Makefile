@@ -1,4 +1,6 @@
 # vmm: `make` builds build/vmm, `make demo` shows it, `make check` tests all of it, `make install` installs it.
+# V=1 shows the commands.
+Q		:= $(if $(V),,@)
 MAKEFLAGS	+= --no-builtin-rules -j$(shell nproc)
 SHELL		:= /bin/bash
 CC		?= cc
@@ -33,24 +35,29 @@ TSAN_OBJECTS := $(SOURCES:%.c=build/tsan/%.o)
 all: build/vmm
 
 build/vmm: $(OBJECTS)
-	$(CC) $(CFLAGS) $(BASE) $(LDFLAGS) -o $@ $(OBJECTS) $(LDLIBS)
+	@echo '  LD    $@'
+	$(Q)$(CC) $(CFLAGS) $(BASE) $(LDFLAGS) -o $@ $(OBJECTS) $(LDLIBS)
 
 build/obj/%.o: %.c | build/generated
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) $(BASE) -MMD -MP -c -o $@ $<
+	@echo '  CC    $@'
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(BASE) -MMD -MP -c -o $@ $<
 
 build/asan/%.o: %.c | build/generated
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(ASAN) $(BASE) -MMD -MP -c -o $@ $<
+	@echo '  CC    $@'
+	$(Q)$(CC) $(CPPFLAGS) $(ASAN) $(BASE) -MMD -MP -c -o $@ $<
 
 build/tsan/%.o: %.c | build/generated
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(TSAN) $(BASE) -MMD -MP -c -o $@ $<
+	@echo '  CC    $@'
+	$(Q)$(CC) $(CPPFLAGS) $(TSAN) $(BASE) -MMD -MP -c -o $@ $<
 
 # The DSDT: ASL through iasl to a C array (dsdt_aml_code).
 build/dsdt.hex: firmware/dsdt.asl
 	@mkdir -p $(@D)
-	$(IASL) -ve -tc -p build/dsdt $< >build/dsdt.log || { cat build/dsdt.log; exit 1; }
+	@echo '  IASL  $<'
+	$(Q)$(IASL) -ve -tc -p build/dsdt $< >build/dsdt.log || { cat build/dsdt.log; exit 1; }
 
 build/version.h: FORCE
 	@mkdir -p $(@D)
@@ -60,16 +67,18 @@ build/generated: build/dsdt.hex build/version.h
 	@touch $@
 
 build/asan/libvmm.a: $(ASAN_OBJECTS)
-	rm -f $@ && $(AR) rcs $@ $^
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
 build/tsan/libvmm.a: $(TSAN_OBJECTS)
-	rm -f $@ && $(AR) rcs $@ $^
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
 build/asan/tests/unit/%: build/asan/tests/unit/%.o build/asan/libvmm.a
-	$(CC) $(ASAN) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+	@echo '  LD    $@'
+	$(Q)$(CC) $(ASAN) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 
 build/tsan/tests/unit/%: build/tsan/tests/unit/%.o build/tsan/libvmm.a
-	$(CC) $(TSAN) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+	@echo '  LD    $@'
+	$(Q)$(CC) $(TSAN) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 
 # Every test; check-fast leaves out the guests. Each installs what it needs first and says why.
 check: deps-check
@@ -96,7 +105,8 @@ BARE_CFLAGS := -O2 -std=gnu17 -Wall -Wextra -Werror -ffreestanding -fno-pic -fno
 
 build/bare.elf: $(wildcard tests/bare/*)
 	@mkdir -p $(@D)
-	$(CC) $(BARE_CFLAGS) -static -nostdlib -no-pie -Wl,-n,--build-id=none,-z,noexecstack,--no-warn-rwx-segments,-T,tests/bare/link.ld \
+	@echo '  LD    $@'
+	$(Q)$(CC) $(BARE_CFLAGS) -static -nostdlib -no-pie -Wl,-n,--build-id=none,-z,noexecstack,--no-warn-rwx-segments,-T,tests/bare/link.ld \
 		-o $@ $(wildcard tests/bare/*.S tests/bare/*.c)
 
 build/vmm.1: build/vmm
