@@ -18,8 +18,17 @@ struct virtio_pci_config {
 	struct virtio_device *device; /* initialised, not yet plugged */
 };
 
+/* How many files and events a function of so many queues registers with the reactors: a vector each, one for the configuration, the
+ * line, and perhaps the line's end of interrupt. */
+static inline u32 virtio_pci_files(u16 queues)
+{
+	return queues + 3u;
+}
+
 /* Makes the function and plugs it into the next free slot; sets device->transport. Before reactors_start(). 0 or -errno (logged). Main thread. */
 int virtio_pci_create(struct virtio_pci **pci, const struct virtio_pci_config *config);
+/* Takes the function out of the machine. vCPUs paused, queues idle (virtio_device_power_on()); before reactors_destroy(), which comes
+ * before virtio_device_destroy() and pci_host_destroy(). Main thread. */
 void virtio_pci_destroy(struct virtio_pci *pci);
 /* Function and device to power-on state. vCPUs paused. Main thread. */
 void virtio_pci_reset(struct virtio_pci *pci);
