@@ -1,6 +1,6 @@
 /*
- * The user's end of the serial port: stdin and stdout, a file, a new pty, or nothing. A terminal goes raw and comes back whatever ends the
- * process but SIGKILL. Main thread throughout.
+ * The user's end of the serial port: stdin and stdout, a file, a new pty, or nothing. A terminal
+ * goes raw and comes back whatever ends the process but SIGKILL. Main thread throughout.
  */
 #ifndef BACKENDS_TERMINAL_H
 #define BACKENDS_TERMINAL_H
@@ -12,21 +12,38 @@ struct terminal;
 /* What the escape key (Ctrl-A) asked for. */
 enum terminal_command { TERMINAL_NONE, TERMINAL_QUIT, TERMINAL_BREAK, TERMINAL_HELP };
 
-/* kind: "stdio", "none", "pty" (its name is logged), or a file's path (created or truncated; output only). 0 or -errno (logged). */
+/*
+ * kind: "stdio", "none", "pty" (its name is logged; output is discarded while nobody has it open),
+ * or a file's path (created or truncated; output only). In the background of its terminal it leaves
+ * that alone and takes no input until terminal_resume(). SIGPIPE and SIGXFSZ are ignored from now
+ * on, SIGTTIN and SIGTTOU too. After main has blocked the signals it waits for, before other
+ * threads start; one at a time. 0 or -errno (logged).
+ */
 int terminal_open(struct terminal **terminal, const char *kind);
-/* Restores the terminal, closes. Idempotent; also done by atexit and on fatal signals. */
+/* Restores the terminal, closes. */
 void terminal_close(struct terminal *terminal);
-/* Restores the terminal's modes; async-signal-safe. */
+/* Restores the terminal's modes: called by us at exit and on fatal signals. Async-signal-safe, any
+ * thread, as often as you like. */
 void terminal_restore(void);
+/* Makes the terminal raw again, and takes input again, after SIGCONT; not if we went on in the
+ * background. */
+void terminal_resume(void);
 
-/* Descriptors to poll: -1 when there is none (or input has ended). */
+/* Descriptors to poll: -1 when there is none (or input has ended). They change: ask before each
+ * poll. */
 int terminal_input_fd(const struct terminal *terminal);
 int terminal_output_fd(const struct terminal *terminal);
 
-/* Reads what is there (non-blocking) with escapes taken out (only when input is a terminal); *command gets at most one. Bytes, 0 for none now, -1 when
- * input has ended. Bytes after a command stay for the next call. */
+/*
+ * Reads what is there (non-blocking) with escapes taken out (only when input is a terminal);
+ * *command gets at most one, which stands behind the bytes returned. Bytes, 0 for none now, -1 when
+ * input has ended. Bytes after a command, or beyond size, stay for the next call: poll does not see
+ * them, so call until there is no command and fewer than size.
+ */
 int terminal_read(struct terminal *terminal, u8 *to, size_t size, enum terminal_command *command);
-/* Writes what it can without blocking: bytes taken; -errno when the output is gone (EPIPE: it is then discarded from now on, after one log line). */
+/* Writes what it can without blocking: bytes taken; -errno when the output is gone (EPIPE: it is
+ * then discarded from now on, after one log line). A full disk is logged once, and what it did not
+ * take is lost. */
 int terminal_write(struct terminal *terminal, const u8 *from, size_t size);
 
 #endif
