@@ -3,7 +3,6 @@
 
 image=$work/data.img
 
-
 for way in default direct=on cache=writethrough queues=4; do
 	rm -f "$image"
 	truncate -s 128M "$image"
@@ -11,7 +10,6 @@ for way in default direct=on cache=writethrough queues=4; do
 	[ $way != queues=4 ] || cpus=4
 	[ $way = default ] || more=,$way
 	boot_guest name=$way cpus=$cpus limit=160 -- --disk "$image$more,serial=bed-$cpus" <<-'X'
-		. ./fio.sh
 		same 'serial number' "$(cat /sys/block/vdb/serial | cut -c 1-4)" bed-
 		for i in /sys/block/vdb/queue/*; do [ -d $i ] || echo "$i $(cat $i 2>/dev/null)"; done
 		fio_() { # NAME fio-words
