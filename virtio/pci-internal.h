@@ -6,7 +6,10 @@
 #include <linux/virtio_pci.h>
 #include "virtio/pci.h"
 
-#define VIRTIO_PCI_WINDOWS 6
+#define VIRTIO_PCI_VENDOR     0x1af4
+#define VIRTIO_PCI_IO_BAR     0
+#define VIRTIO_PCI_MEMORY_BAR 2
+#define VIRTIO_PCI_WINDOWS    6
 
 /* One virtio structure somewhere in a BAR, and the capability that says so (virtio 1.3, 4.1.4). */
 struct virtio_pci_window {
@@ -46,6 +49,16 @@ struct virtio_pci {
 			    */
 };
 
+/* pci-layout.c: where a device's structures stand, and (function initialised) the capabilities. 0
+ * or -ENOSPC. Main thread. */
+void virtio_pci_choose_layout(struct virtio_pci_layout *layout, const struct virtio_device *device);
+int virtio_pci_add_capabilities(struct virtio_pci *pci);
+
+/* pci-layout.c: before a config read, after a config write: the configuration access window does
+ * what it was asked. Function's lock held, the device's not. */
+void virtio_pci_window_read(struct virtio_pci *pci, u32 offset, u32 size);
+void virtio_pci_window_written(struct virtio_pci *pci, u32 offset, u32 size);
+
 /* Registers of a structure: ascending, not overlapping, at most 4 bytes each. */
 struct virtio_pci_register {
 	u8 offset, size;
@@ -58,8 +71,9 @@ struct virtio_pci_registers {
 };
 
 /*
- * An access of any width and alignment, register by register; bytes of no register read as zero. A
- * register written in part keeps the rest of its value. Function's and device's lock held.
+ * pci-registers.c: an access of any width and alignment, register by register; bytes of no register
+ * read as zero. A register written in part keeps the rest of its value. Function's and device's
+ * lock held.
  */
 u64 virtio_pci_registers_read(struct virtio_pci *pci, const struct virtio_pci_registers *registers,
 			      u64 offset, unsigned int size);

@@ -1,0 +1,218 @@
+/*
+ * Where the structures of a virtio function stand (virtio 1.3, 4.1.4), the capabilities that say
+ * so, and the configuration access window among them. Layout on the main thread; the window on vCPU
+ * threads, function's lock held.
+ */
+#include "virtio/pci-internal.h"
+
+#define MODERN_BASE   0x1040
+#define COMMON_LENGTH 64 /* with queue_notify_data and queue_reset */
+#define PAGE	      KIB(4)
+#define IO_BAR_MOST   256
+#define NOTIFY_STEP   4 /* notify_off_multiplier of the memory doorbells */
+/*
+ * KVM tells the doorbells of one port apart by walking over them, so with more queues than this the
+ * memory ones, an address each, come first.
+ */
+#define PORT_QUEUES 32
+
+/* ---- layout ---- */
+
+/* Transitional device IDs (4.1.2); 0: the device came after virtio 1.0 and has none. */
+static u16 transitional_id(u16 device)
+{
+	switch (device) {
+	case VIRTIO_ID_NET:
+		return 0x1000;
+	case VIRTIO_ID_BLOCK:
+		return 0x1001;
+	case VIRTIO_ID_BALLOON:
+		return 0x1002;
+	case VIRTIO_ID_CONSOLE:
+		return 0x1003;
+	case VIRTIO_ID_SCSI:
+		return 0x1004;
+	case VIRTIO_ID_RNG:
+		return 0x1005;
+	case VIRTIO_ID_9P:
+		return 0x1009;
+	default:
+		return 0;
+	}
+}
+
+static u64 power_of_two(u64 least, u64 n)
+{
+	while (least < n)
+		least *= 2;
+	return least;
+}
+
+static void add_window(struct virtio_pci_layout *layout, struct virtio_pci_window window)
+{
+	layout->windows[layout->window_count++] = window;
+}
+
+/* Takes whole pages of the memory BAR, so that each structure can be mapped by itself. */
+static u32 take_pages(struct virtio_pci_layout *layout, u64 bytes)
+{
+	u64 at = layout->memory_size;
+
+	layout->memory_size += ALIGN_UP(bytes, PAGE);
+	return (u32)at;
+}
+
+/* Windows in the order in which drivers shall meet them: Linux takes the first of a kind that it
+ * can map. */
+void virtio_pci_choose_layout(struct virtio_pci_layout *layout, const struct virtio_device *device)
+{
+	u16 id = transitional_id(device->ops->id);
+	u32 queues = device->queue_count;
+	const struct virtio_pci_window port_notify = {
+		VIRTIO_PCI_CAP_NOTIFY_CFG, VIRTIO_PCI_IO_BAR, VIRTIO_PCI_QUEUE_NOTIFY, 2, 0,
+	};
+	struct virtio_pci_window memory_notify = {
+		VIRTIO_PCI_CAP_NOTIFY_CFG, VIRTIO_PCI_MEMORY_BAR, 0,
+		queues * NOTIFY_STEP,	   NOTIFY_STEP,
+	};
+	u32 common, isr, config;
+
+	layout->legacy = id;
+	layout->device_id = id ? id : (u16)(MODERN_BASE + device->ops->id);
+	layout->subsystem_id = id ? device->ops->id : layout->device_id;
+	layout->revision = id ? 0 : 1;
+	layout->vectors = (u16)(queues + 1 < PCI_MSIX_MAX ? queues + 1 : PCI_MSIX_MAX);
+
+	common = take_pages(layout, COMMON_LENGTH);
+	isr = take_pages(layout, 1);
+	config = take_pages(layout, device->config_size);
+	memory_notify.offset = take_pages(layout, queues * NOTIFY_STEP);
+	layout->msix_bar = VIRTIO_PCI_MEMORY_BAR;
+	layout->msix_table = take_pages(layout, (u64)layout->vectors * PCI_MSIX_ENTRY_SIZE);
+	layout->msix_pba = take_pages(layout, ALIGN_UP((u32)layout->vectors, 64u) / 8);
+	layout->memory_size = power_of_two(PAGE, layout->memory_size);
+	if (layout->legacy) {
+		layout->io_size = power_of_two(32, VIRTIO_PCI_CONFIG_OFF(1) + device->config_size);
+		if (layout->io_size > IO_BAR_MOST)
+			layout->io_size = IO_BAR_MOST;
+	}
+
+	add_window(layout,
+		   (struct virtio_pci_window){ VIRTIO_PCI_CAP_COMMON_CFG, VIRTIO_PCI_MEMORY_BAR,
+					       common, COMMON_LENGTH, 0 });
+	if (layout->io_size && queues <= PORT_QUEUES)
+		add_window(layout, port_notify);
+	add_window(layout, memory_notify);
+	if (layout->io_size && queues > PORT_QUEUES)
+		add_window(layout, port_notify);
+	if (layout->io_size)
+		add_window(layout,
+			   (struct virtio_pci_window){ VIRTIO_PCI_CAP_ISR_CFG, VIRTIO_PCI_IO_BAR,
+						       VIRTIO_PCI_ISR, 1, 0 });
+	add_window(layout, (struct virtio_pci_window){ VIRTIO_PCI_CAP_ISR_CFG,
+						       VIRTIO_PCI_MEMORY_BAR, isr, 1, 0 });
+	if (device->config_size)
+		add_window(layout, (struct virtio_pci_window){ VIRTIO_PCI_CAP_DEVICE_CFG,
+							       VIRTIO_PCI_MEMORY_BAR, config,
+							       device->config_size, 0 });
+}
+
+/* ---- capabilities ---- */
+
+static int add_capability(struct virtio_pci *pci, const struct virtio_pci_window *window)
+{
+	bool notify = window->type == VIRTIO_PCI_CAP_NOTIFY_CFG;
+	u8 size = notify ? sizeof(struct virtio_pci_notify_cap) : sizeof(struct virtio_pci_cap);
+	int at = pci_capability_add(&pci->function, PCI_CAP_ID_VNDR, size);
+	u8 *capability;
+
+	if (at < 0)
+		return at;
+	capability = pci->function.config + at;
+	capability[VIRTIO_PCI_CAP_LEN] = size;
+	capability[VIRTIO_PCI_CAP_CFG_TYPE] = window->type;
+	capability[VIRTIO_PCI_CAP_BAR] = window->bar;
+	le32_store(capability + VIRTIO_PCI_CAP_OFFSET, window->offset);
+	le32_store(capability + VIRTIO_PCI_CAP_LENGTH, window->length);
+	if (notify)
+		le32_store(capability + VIRTIO_PCI_NOTIFY_CAP_MULT, window->multiplier);
+	return 0;
+}
+
+static int add_window_capability(struct virtio_pci *pci)
+{
+	u8 size = sizeof(struct virtio_pci_cfg_cap);
+	int at = pci_capability_add(&pci->function, PCI_CAP_ID_VNDR, size);
+	u8 *writable;
+
+	if (at < 0)
+		return at;
+	pci->window_capability = (u8)at;
+	pci->function.config[at + VIRTIO_PCI_CAP_LEN] = size;
+	pci->function.config[at + VIRTIO_PCI_CAP_CFG_TYPE] = VIRTIO_PCI_CAP_PCI_CFG;
+	writable = pci->function.writable + at;
+	writable[VIRTIO_PCI_CAP_BAR] = 0xff;
+	memset(writable + VIRTIO_PCI_CAP_OFFSET, 0xff, (size_t)(size - VIRTIO_PCI_CAP_OFFSET));
+	return 0;
+}
+
+int virtio_pci_add_capabilities(struct virtio_pci *pci)
+{
+	int error;
+
+	for (u32 i = 0; i < pci->layout.window_count; i++) {
+		error = add_capability(pci, &pci->layout.windows[i]);
+		if (error)
+			return error;
+	}
+	return add_window_capability(pci);
+}
+
+/* ---- the configuration access window (4.1.4.9) ---- */
+
+struct window_access {
+	unsigned int bar;
+	u32 offset, length;
+	u8 *data;
+};
+
+/* Does a config access touch the window's data, and is what the driver asks for an access? */
+static bool window_access(struct virtio_pci *pci, u32 offset, u32 size,
+			  struct window_access *access)
+{
+	u8 *capability = pci->function.config + pci->window_capability;
+	u32 data = pci->window_capability + (u32)sizeof(struct virtio_pci_cap);
+	const struct pci_bar *bar;
+
+	if (!pci->window_capability || offset >= data + 4 || offset + size <= data)
+		return false;
+	access->bar = capability[VIRTIO_PCI_CAP_BAR];
+	access->offset = le32_load(capability + VIRTIO_PCI_CAP_OFFSET);
+	access->length = le32_load(capability + VIRTIO_PCI_CAP_LENGTH);
+	access->data = pci->function.config + data;
+	if (access->bar >= PCI_BARS ||
+	    (access->length != 1 && access->length != 2 && access->length != 4))
+		return false;
+	bar = &pci->function.bars[access->bar];
+	return bar->kind != PCI_BAR_NONE && access->offset % access->length == 0 &&
+	       access->offset < bar->size && access->length <= bar->size - access->offset;
+}
+
+void virtio_pci_window_read(struct virtio_pci *pci, u32 offset, u32 size)
+{
+	struct window_access access;
+
+	if (window_access(pci, offset, size, &access))
+		le_store(access.data, access.length,
+			 pci_bar_access_read(&pci->function, access.bar, access.offset,
+					     access.length));
+}
+
+void virtio_pci_window_written(struct virtio_pci *pci, u32 offset, u32 size)
+{
+	struct window_access access;
+
+	if (window_access(pci, offset, size, &access))
+		pci_bar_access_write(&pci->function, access.bar, access.offset, access.length,
+				     le_load(access.data, access.length));
+}
