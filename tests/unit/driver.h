@@ -1,0 +1,409 @@
+/*
+ * A driver for tests: lays out split rings in guest RAM, adds buffers, rings doorbells, waits for
+ * used ones, and walks a device through its status. It plays the guest: what it shares with the
+ * device it accesses as a driver must (virtio 1.3, 2.7.13 and 2.7.14), so that the sanitizers see
+ * only the device's mistakes.
+ *
+ * Typical: driver_machine_up(); make the device; driver_machine_go(); driver_negotiate();
+ * driver_queue(); driver_ok(); driver_add(); driver_kick(); driver_wait_used().
+ */
+#ifndef TESTS_UNIT_DRIVER_H
+#define TESTS_UNIT_DRIVER_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <errno.h>
+#include <linux/virtio_ring.h>
+#include <poll.h>
+#include <stdatomic.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+#include "virtio/device.h"
+
+#define DRIVER_RING_MAX	   1024
+#define DRIVER_PATIENCE_MS 10000
+
+/* ---- the machine: RAM and reactors, no KVM ---- */
+
+struct driver_machine {
+	struct memory memory;
+	struct reactors *reactors;
+	bool started;
+};
+
+static inline void driver_machine_up(struct driver_machine *machine, u64 ram, u32 threads,
+				     bool epoll)
+{
+	struct reactors_config config = { .count = threads,
+					  .max_files = 256,
+					  .force_epoll = epoll };
+
+	memset(machine, 0, sizeof(*machine));
+	assert_int_equal(memory_create(&machine->memory, NULL, ram, MEMORY_PAGES_DEFAULT), 0);
+	assert_int_equal(reactors_create(&machine->reactors, &config), 0);
+}
+
+static inline void driver_machine_go(struct driver_machine *machine)
+{
+	assert_int_equal(reactors_start(machine->reactors), 0);
+	machine->started = true;
+}
+
+/* First bring the devices to rest (virtio_device_power_on), then this, then destroy them. */
+static inline void driver_machine_stop(struct driver_machine *machine)
+{
+	reactors_destroy(machine->reactors);
+	machine->reactors = NULL;
+}
+
+static inline void driver_machine_down(struct driver_machine *machine)
+{
+	if (machine->reactors)
+		driver_machine_stop(machine);
+	memory_destroy(&machine->memory);
+}
+
+static inline u64 driver_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (u64)now.tv_sec * 1000 + (u64)now.tv_nsec / 1000000;
+}
+
+/* Waits until the expression is true, or fails the test. */
+#define driver_wait(expression)                                                  \
+	do {                                                                     \
+		u64 until_ = driver_ms() + DRIVER_PATIENCE_MS;                   \
+		while (!(expression)) {                                          \
+			if (driver_ms() > until_)                                \
+				fail_msg("waited in vain for: %s", #expression); \
+			usleep(50);                                              \
+		}                                                                \
+	} while (0)
+
+/* ---- a ring ---- */
+
+struct driver_ring {
+	struct memory *memory;
+	u16 size;
+	bool event_idx;
+	u64 descriptors_at, available_at, used_at; /* guest-physical; the legacy layout */
+	struct vring_desc *descriptors;
+	struct vring_avail *available;
+	struct vring_used *used;
+	u16 next_available; /* free-running: entries written */
+	u16 published;	    /* free-running: index the device sees */
+	u16 next_used;	    /* free-running: used entries taken */
+	u16 free[DRIVER_RING_MAX];
+	u16 free_count;
+	u16 chain[DRIVER_RING_MAX]; /* descriptors of the chain with this head */
+	int doorbell_fd;	    /* -1: driver_kick() only publishes */
+	u64 kicks;		    /* doorbells rung */
+};
+
+/* One part of a buffer. Readable ones first. */
+struct driver_part {
+	u64 at;
+	u32 length;
+	bool writable;
+};
+
+/* Bytes of a ring in the legacy layout. */
+static inline u64 driver_ring_bytes(u16 size)
+{
+	return ALIGN_UP(16ull * size + 6 + 2ull * size, 4096ull) + 6 + 8ull * size;
+}
+
+/* Zeroed rings at guest-physical `at` (a multiple of 4096). */
+static inline void driver_ring_init(struct driver_ring *ring, struct memory *memory, u64 at,
+				    u16 size, bool event_idx)
+{
+	u8 *base = memory_at(memory, at, driver_ring_bytes(size));
+
+	assert_non_null(base);
+	memset(base, 0, driver_ring_bytes(size));
+	memset(ring, 0, sizeof(*ring));
+	ring->memory = memory;
+	ring->size = size;
+	ring->event_idx = event_idx;
+	ring->descriptors_at = at;
+	ring->available_at = at + 16ull * size;
+	ring->used_at = ALIGN_UP(ring->available_at + 6 + 2ull * size, 4096ull);
+	ring->descriptors = memory_at(memory, ring->descriptors_at, 16ull * size);
+	ring->available = memory_at(memory, ring->available_at, 6 + 2ull * size);
+	ring->used = memory_at(memory, ring->used_at, 6 + 8ull * size);
+	ring->doorbell_fd = -1;
+	for (u16 i = 0; i < size; i++)
+		ring->free[i] = (u16)(size - 1 - i);
+	ring->free_count = size;
+}
+
+static inline void driver_fence(void)
+{
+	__sync_synchronize();
+}
+
+/* Writes one descriptor, as the test says, however wrong. */
+static inline void driver_descriptor(struct driver_ring *ring, u16 index, u64 at, u32 length,
+				     u16 flags, u16 next)
+{
+	ring->descriptors[index] =
+		(struct vring_desc){ .addr = at, .len = length, .flags = flags, .next = next };
+}
+
+/* Puts a head into the available ring, as the test says; driver_publish() shows it. */
+static inline void driver_offer(struct driver_ring *ring, u16 head)
+{
+	__atomic_store_n(&ring->available->ring[ring->next_available & (ring->size - 1)], head,
+			 __ATOMIC_RELAXED);
+	ring->next_available++;
+}
+
+/* A buffer of direct descriptors: its head, or -1 when the ring has no room. */
+static inline int driver_add(struct driver_ring *ring, const struct driver_part *parts, u16 count)
+{
+	u16 head = 0, at = 0, previous = 0;
+
+	assert_true(count > 0);
+	if (ring->free_count < count)
+		return -1;
+	for (u16 i = 0; i < count; i++) {
+		at = ring->free[--ring->free_count];
+		if (i == 0)
+			head = at;
+		else {
+			ring->descriptors[previous].flags |= VRING_DESC_F_NEXT;
+			ring->descriptors[previous].next = at;
+		}
+		driver_descriptor(ring, at, parts[i].at, parts[i].length,
+				  parts[i].writable ? VRING_DESC_F_WRITE : 0, 0);
+		previous = at;
+	}
+	ring->chain[head] = count;
+	driver_offer(ring, head);
+	return head;
+}
+
+/* The same through an indirect table, written at guest-physical `table`. */
+static inline int driver_add_indirect(struct driver_ring *ring, u64 table,
+				      const struct driver_part *parts, u16 count)
+{
+	struct vring_desc *to = memory_at(ring->memory, table, 16ull * count), desc;
+	u16 head;
+
+	assert_non_null(to);
+	if (!ring->free_count)
+		return -1;
+	for (u16 i = 0; i < count; i++) {
+		desc = (struct vring_desc){ .addr = parts[i].at, .len = parts[i].length };
+		desc.flags = parts[i].writable ? VRING_DESC_F_WRITE : 0;
+		if (i + 1 < count) {
+			desc.flags |= VRING_DESC_F_NEXT;
+			desc.next = (u16)(i + 1);
+		}
+		memcpy((u8 *)to + 16ull * i, &desc, sizeof(desc));
+	}
+	head = ring->free[--ring->free_count];
+	driver_descriptor(ring, head, table, 16u * count, VRING_DESC_F_INDIRECT, 0);
+	ring->chain[head] = 1;
+	driver_offer(ring, head);
+	return head;
+}
+
+/* Shows the device all that was added. True if it wants to be notified of that (2.7.10). */
+static inline bool driver_publish(struct driver_ring *ring)
+{
+	u16 old = ring->published, new = ring->next_available;
+	u16 event;
+
+	__atomic_store_n(&ring->available->idx, new, __ATOMIC_RELEASE);
+	ring->published = new;
+	driver_fence();
+	if (!ring->event_idx)
+		return !(__atomic_load_n(&ring->used->flags, __ATOMIC_RELAXED) &
+			 VRING_USED_F_NO_NOTIFY);
+	event = __atomic_load_n((u16 *)(void *)&ring->used->ring[ring->size], __ATOMIC_RELAXED);
+	return vring_need_event(event, new, old);
+}
+
+static inline void driver_ring_doorbell(struct driver_ring *ring)
+{
+	ring->kicks++;
+	assert_int_equal(eventfd_write(ring->doorbell_fd, 1), 0);
+}
+
+/* Publishes, and rings the doorbell if the device wants that. */
+static inline void driver_kick(struct driver_ring *ring)
+{
+	if (driver_publish(ring) && ring->doorbell_fd >= 0)
+		driver_ring_doorbell(ring);
+}
+
+/* The next used element, if there is one; its descriptors become free (heads unknown to
+ * driver_add() are left alone). */
+static inline bool driver_used(struct driver_ring *ring, u32 *head, u32 *written)
+{
+	const struct vring_used_elem *element;
+	u16 index = __atomic_load_n(&ring->used->idx, __ATOMIC_ACQUIRE);
+	u32 id, length;
+	u16 at, count, next;
+
+	if (index == ring->next_used)
+		return false;
+	element = &ring->used->ring[ring->next_used & (ring->size - 1)];
+	id = __atomic_load_n(&element->id, __ATOMIC_RELAXED);
+	length = __atomic_load_n(&element->len, __ATOMIC_RELAXED);
+	assert_true(id < ring->size);
+	ring->next_used++;
+	at = (u16)id;
+	count = ring->chain[id];
+	ring->chain[id] = 0;
+	while (count--) {
+		next = ring->descriptors[at].next;
+		ring->free[ring->free_count++] = at;
+		at = next;
+	}
+	if (head)
+		*head = id;
+	if (written)
+		*written = length;
+	return true;
+}
+
+static inline void driver_wait_used(struct driver_ring *ring, u32 *head, u32 *written)
+{
+	driver_wait(driver_used(ring, head, written));
+}
+
+/* Asks for an interrupt after `after` more used elements (1: the next one; without EVENT_IDX: any).
+ * True if elements are there already. */
+static inline bool driver_arm(struct driver_ring *ring, u16 after)
+{
+	if (ring->event_idx)
+		__atomic_store_n(&ring->available->ring[ring->size],
+				 (u16)(ring->next_used + after - 1), __ATOMIC_RELAXED);
+	else
+		__atomic_store_n(&ring->available->flags, 0, __ATOMIC_RELAXED);
+	driver_fence();
+	return (u16)(__atomic_load_n(&ring->used->idx, __ATOMIC_ACQUIRE) - ring->next_used) >=
+	       after;
+}
+
+/* Asks for no interrupts. */
+static inline void driver_disarm(struct driver_ring *ring)
+{
+	if (ring->event_idx) /* as far away as can be */
+		__atomic_store_n(&ring->available->ring[ring->size], (u16)(ring->next_used - 1),
+				 __ATOMIC_RELAXED);
+	else
+		__atomic_store_n(&ring->available->flags, VRING_AVAIL_F_NO_INTERRUPT,
+				 __ATOMIC_RELAXED);
+}
+
+/* ---- a device ---- */
+
+/* The modern way to FEATURES_OK (VERSION_1 is added). False if the device refused. */
+static inline bool driver_negotiate(struct virtio_device *device, u64 features)
+{
+	bool ok;
+
+	features |= BIT64(VIRTIO_F_VERSION_1);
+	pthread_mutex_lock(&device->lock);
+	virtio_status_write(device, VIRTIO_CONFIG_S_ACKNOWLEDGE, false);
+	virtio_status_write(device, VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER, false);
+	virtio_features_write(device, 0, (u32)features, false);
+	virtio_features_write(device, 1, (u32)(features >> 32), false);
+	virtio_status_write(device, virtio_status_read(device) | VIRTIO_CONFIG_S_FEATURES_OK,
+			    false);
+	ok = virtio_status_read(device) & VIRTIO_CONFIG_S_FEATURES_OK;
+	pthread_mutex_unlock(&device->lock);
+	return ok;
+}
+
+/* Gives a queue its ring and enables it; the ring then rings that queue's doorbell. */
+static inline void driver_queue(struct virtio_device *device, u16 index, struct driver_ring *ring)
+{
+	struct virtio_queue *queue;
+
+	pthread_mutex_lock(&device->lock);
+	queue = virtio_queue_get(device, index);
+	assert_non_null(queue);
+	virtio_queue_set_size(queue, ring->size);
+	assert_int_equal(queue->size, ring->size);
+	queue->descriptors = ring->descriptors_at;
+	queue->driver = ring->available_at;
+	queue->used = ring->used_at;
+	virtio_queue_enable(queue);
+	ring->doorbell_fd = queue->doorbell_fd;
+	pthread_mutex_unlock(&device->lock);
+}
+
+static inline void driver_status(struct virtio_device *device, u8 status, bool legacy)
+{
+	pthread_mutex_lock(&device->lock);
+	virtio_status_write(device, status, legacy);
+	pthread_mutex_unlock(&device->lock);
+}
+
+static inline u8 driver_status_now(struct virtio_device *device)
+{
+	u8 status;
+
+	pthread_mutex_lock(&device->lock);
+	status = virtio_status_read(device);
+	pthread_mutex_unlock(&device->lock);
+	return status;
+}
+
+static inline void driver_ok(struct virtio_device *device)
+{
+	driver_status(device, (u8)(driver_status_now(device) | VIRTIO_CONFIG_S_DRIVER_OK), false);
+	assert_true(driver_status_now(device) & VIRTIO_CONFIG_S_DRIVER_OK);
+}
+
+/* The modern reset: write 0, read until 0. */
+static inline void driver_reset(struct virtio_device *device)
+{
+	driver_status(device, 0, false);
+	driver_wait(driver_status_now(device) == 0);
+}
+
+/* An eventfd as the queue's interrupt: call between driver_machine_up() and driver_machine_go() and
+ * after the device was made. A reset unmaps nothing here, as there is no transport. Returns the
+ * eventfd; close it after the machine is down. */
+static inline int driver_interrupt(struct driver_machine *machine, struct virtio_queue *queue)
+{
+	int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	reactor_file file;
+
+	assert_true(fd >= 0);
+	file = reactor_file_add(machine->reactors, fd);
+	assert_true(file >= 0);
+	atomic_store(&queue->interrupt, file);
+	return fd;
+}
+
+/* Waits for an interrupt and takes it. */
+static inline void driver_wait_interrupt(int fd)
+{
+	struct pollfd ready = { .fd = fd, .events = POLLIN };
+	eventfd_t value;
+
+	assert_int_equal(poll(&ready, 1, DRIVER_PATIENCE_MS), 1);
+	assert_int_equal(eventfd_read(fd, &value), 0);
+}
+
+/* Takes interrupts that are there: how many (coalesced writes counted). */
+static inline u64 driver_interrupts(int fd)
+{
+	eventfd_t value = 0;
+
+	return eventfd_read(fd, &value) == 0 ? value : 0;
+}
+
+#endif

@@ -1,0 +1,142 @@
+/* tsan: the entropy device, from doorbell to interrupt, on both engines. */
+#include "tests/unit/driver.h"
+#include "virtio/rng.h"
+
+#define RAM    MIB(4)
+#define RINGS  0x10000ull
+#define BUFFER 0x100000ull
+
+struct fixture {
+	struct driver_machine machine;
+	struct virtio_rng *rng;
+	struct virtio_device *device;
+	struct driver_ring ring;
+	int interrupt;
+};
+
+static int up(void **state, bool epoll)
+{
+	static struct fixture fixture;
+	struct fixture *f = &fixture;
+
+	memset(f, 0, sizeof(*f));
+	driver_machine_up(&f->machine, RAM, 1, epoll);
+	assert_int_equal(virtio_rng_create(&f->rng, &f->machine.memory, f->machine.reactors), 0);
+	f->device = virtio_rng_device(f->rng);
+	f->interrupt = driver_interrupt(&f->machine, &f->device->queues[0]);
+	driver_machine_go(&f->machine);
+	assert_true(driver_negotiate(f->device, BIT64(VIRTIO_RING_F_INDIRECT_DESC)));
+	driver_ring_init(&f->ring, &f->machine.memory, RINGS, 16, false);
+	driver_queue(f->device, 0, &f->ring);
+	driver_ok(f->device);
+	*state = f;
+	return 0;
+}
+
+static int up_uring(void **state)
+{
+	return up(state, false);
+}
+
+static int up_epoll(void **state)
+{
+	return up(state, true);
+}
+
+static int down(void **state)
+{
+	struct fixture *f = *state;
+
+	virtio_device_power_on(f->device);
+	driver_machine_stop(&f->machine);
+	virtio_rng_destroy(f->rng);
+	driver_machine_down(&f->machine);
+	close(f->interrupt);
+	return 0;
+}
+
+static void ask(struct fixture *f, const struct driver_part *parts, u16 count, u32 *written)
+{
+	u32 head;
+	int added = driver_add(&f->ring, parts, count);
+
+	assert_true(added >= 0);
+	driver_kick(&f->ring);
+	driver_wait_interrupt(f->interrupt);
+	driver_wait_used(&f->ring, &head, written);
+	assert_int_equal(head, added);
+}
+
+/* 5.4.6.1: random bytes, all over the buffer, and nothing beyond it. */
+static void fills_buffers(void **state)
+{
+	struct fixture *f = *state;
+	const struct driver_part parts[] = { { BUFFER, 100, true }, { BUFFER + 4096, 28, true } };
+	u8 *bytes = memory_at(&f->machine.memory, BUFFER, 8192), first[128];
+	u32 written;
+
+	ask(f, parts, 2, &written);
+	assert_int_equal(written, 128);
+	memcpy(first, bytes, 100);
+	memcpy(first + 100, bytes + 4096, 28);
+	for (int i = 0; i < 128; i += 16) {
+		static const u8 zero[16];
+
+		assert_memory_not_equal(first + i, zero, 16);
+	}
+	assert_int_equal(bytes[100] | bytes[4096 + 28], 0);
+	ask(f, parts, 2, &written);
+	assert_memory_not_equal(bytes, first, 100);
+}
+
+static void one_byte_is_enough(void **state)
+{
+	struct fixture *f = *state;
+	const struct driver_part part = { BUFFER, 1, true };
+	u32 written;
+
+	ask(f, &part, 1, &written);
+	assert_int_equal(written, 1);
+}
+
+/* A buffer of any size costs the reactor a bounded time. */
+static void takes_no_more_than_its_share(void **state)
+{
+	struct fixture *f = *state;
+	const struct driver_part part = { BUFFER, MIB(2), true };
+	const u8 *bytes = memory_at(&f->machine.memory, BUFFER, MIB(2));
+	u32 written;
+
+	ask(f, &part, 1, &written);
+	assert_int_equal(written, KIB(64));
+	for (u64 i = KIB(64); i < MIB(2); i++)
+		assert_int_equal(bytes[i], 0);
+}
+
+/* A readable buffer is the driver's fault, and must never be written (2.7.5.1). */
+static void readable_buffer_breaks_it(void **state)
+{
+	struct fixture *f = *state;
+	const struct driver_part part = { BUFFER, 16, false };
+	const u8 *bytes = memory_at(&f->machine.memory, BUFFER, 16);
+	static const u8 zero[16];
+
+	assert_true(driver_add(&f->ring, &part, 1) >= 0);
+	driver_kick(&f->ring);
+	driver_wait(driver_status_now(f->device) & VIRTIO_CONFIG_S_NEEDS_RESET);
+	assert_memory_equal(bytes, zero, 16);
+	assert_false(driver_used(&f->ring, NULL, NULL));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(fills_buffers, up_uring, down),
+		cmocka_unit_test_setup_teardown(fills_buffers, up_epoll, down),
+		cmocka_unit_test_setup_teardown(one_byte_is_enough, up_uring, down),
+		cmocka_unit_test_setup_teardown(takes_no_more_than_its_share, up_epoll, down),
+		cmocka_unit_test_setup_teardown(readable_buffer_breaks_it, up_uring, down),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
