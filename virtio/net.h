@@ -1,4 +1,7 @@
-/* Network device (virtio 1.3, 5.1) over a backends/tap. Queue work runs on the pair's reactor. */
+/*
+ * Network device (virtio 1.3, 5.1) over a backends/tap. Queue work runs on the pair's reactor; pair
+ * n is on reactor n modulo their number.
+ */
 #ifndef VIRTIO_NET_H
 #define VIRTIO_NET_H
 
@@ -11,14 +14,33 @@ struct virtio_net_config {
 	const char *name; /* "net0" */
 	const struct memory *memory;
 	struct reactors *reactors;
-	struct tap *tap; /* open, one fd per pair; outlives the device */
+	struct tap *tap; /* open and registered, one fd per pair; outlives the device */
 	u8 mac[6];
-	u16 mtu; /* offered as VIRTIO_NET_F_MTU */
+	u16 mtu; /* offered as VIRTIO_NET_F_MTU; at least 68 */
 };
 
 /* Before reactors_start(). 0 or -errno (logged). Main thread. */
 int virtio_net_create(struct virtio_net **net, const struct virtio_net_config *config);
 struct virtio_device *virtio_net_device(struct virtio_net *net);
+/* After reactors_destroy(), or before reactors_start(). */
 void virtio_net_destroy(struct virtio_net *net);
+
+/* Asks the guest to make itself known on its network (VIRTIO_NET_S_ANNOUNCE), if it negotiated
+ * that. Any thread, the device's lock not held. */
+void virtio_net_announce(struct virtio_net *net);
+
+/* What became of frames, all queues together. */
+struct virtio_net_counts {
+	u64 rx_frames;
+	u64 rx_filtered;  /* not for this guest */
+	u64 rx_truncated; /* did not fit into the buffers there were */
+	u64 rx_invalid;	  /* not as negotiated: left from before, or over the MTU */
+	u64 tx_frames;
+	u64 tx_invalid; /* bad header or size */
+	u64 tx_refused; /* by the tap */
+};
+
+/* Any thread. */
+void virtio_net_counts(const struct virtio_net *net, struct virtio_net_counts *counts);
 
 #endif

@@ -1,0 +1,255 @@
+/*
+ * What the files of the network device share: net.c (the device and its life), net-rx.c and
+ * net-tx.c (the data path), net-ctrl.c (control virtqueue), net-filter.c (what the driver wants to
+ * receive).
+ *
+ * Who holds what: net.shared is what the driver has asked for, under net.lock. Each pair has a copy
+ * of its own, which its reactor alone reads; it is renewed by net_pair_refresh() on that reactor,
+ * so the data path takes no lock. A control command is reported used only when every pair
+ * has renewed its copy.
+ */
+#ifndef VIRTIO_NET_INTERNAL_H
+#define VIRTIO_NET_INTERNAL_H
+
+#include <linux/if_ether.h>
+#include <stdatomic.h>
+/* The kernel's struct of the configuration space bears the name of ours in net.h. */
+#define virtio_net_config virtio_net_space
+#include <linux/virtio_net.h>
+#undef virtio_net_config
+#include "backends/tap.h"
+#include "virtio/net.h"
+
+/* Newer than some uapi headers (virtio 1.3, 5.1.3 and 5.1.6). */
+#ifndef VIRTIO_NET_F_GUEST_USO4
+#define VIRTIO_NET_F_GUEST_USO4 54
+#define VIRTIO_NET_F_GUEST_USO6 55
+#define VIRTIO_NET_F_HOST_USO	56
+#endif
+#ifndef VIRTIO_NET_HDR_GSO_UDP_L4
+#define VIRTIO_NET_HDR_GSO_UDP_L4 5
+#endif
+
+#define NET_QUEUE_SIZE 512
+/* The largest frame of all: IPv6 with a full payload (virtio 1.3, 5.1.6.3). */
+#define NET_FRAME_MAX  (ETH_HLEN + 40 + 65535)
+#define NET_VLAN_BYTES 4
+#define NET_HEADER_MAX ((u32)sizeof(struct virtio_net_hdr_v1))
+
+#define NET_FILTER_MACS	 64
+#define NET_FILTER_VLANS 4096
+
+/* Which frames the driver wants (virtio 1.3, 5.1.6.5.1 to 5.1.6.5.3). */
+struct net_filter {
+	u8 mac[ETH_ALEN];
+	bool mac_known; /* else the driver uses an address that it never told */
+	bool promisc, allmulti, alluni, nomulti, nouni, nobcast;
+	bool vlan_filter;
+	/* the driver gave more addresses than there is room for */
+	bool unicast_overflow, multicast_overflow;
+	u16 unicast_count, multicast_count;
+	u8 unicast[NET_FILTER_MACS][ETH_ALEN];
+	u8 multicast[NET_FILTER_MACS][ETH_ALEN];
+	u64 vlans[NET_FILTER_VLANS / 64];
+};
+
+struct net_shared {
+	u16 pairs;    /* queue pairs in use */
+	u64 offloads; /* VIRTIO_NET_F_GUEST_* offloads in force, as feature bits */
+	struct net_filter filter;
+};
+
+/* Written by the pair's reactor alone, read by anyone. */
+struct net_counters {
+	_Atomic u64 rx_frames, rx_filtered, rx_truncated, rx_invalid;
+	_Atomic u64 tx_frames, tx_invalid, tx_refused;
+};
+
+/* A buffer taken from the receive queue. */
+#define NET_CHAIN_SMALL 4
+struct net_chain {
+	u16 head;
+	u16 iov_count;
+	u32 bytes;
+	struct iovec small[NET_CHAIN_SMALL]; /* if they suffice; else net_rx.large has them */
+};
+
+/* One read from the tap, into as many chains as the largest frame may need. */
+#define NET_READ_IOVS 1024 /* UIO_MAXIOV */
+struct net_read {
+	struct reactor_op op;
+	struct net_pair *pair;
+	u32 capacity; /* bytes in its chains */
+	u16 count;    /* chains */
+	u16 iov_count;
+	u16 chains[NET_QUEUE_SIZE];
+	struct iovec iov[NET_READ_IOVS];
+};
+
+#define NET_READS 17 /* a burst of up to 16 that do not wait, then one that does */
+
+struct net_rx {
+	struct virtio_queue *queue;
+	struct net_chain *chains; /* NET_QUEUE_SIZE of them */
+	struct iovec *large; /* for each chain room for the longest, touched only by long ones */
+	u16 free[NET_QUEUE_SIZE]; /* a stack of chains that hold no buffer */
+	u16 free_count;
+	/* a FIFO of chains that hold a buffer and are in no read */
+	u16 held[NET_QUEUE_SIZE];
+	u16 held_first, held_count;
+	struct net_read *reads; /* NET_READS */
+	u32 reading;		/* bit n: reads[n] is in flight */
+	u16 armed;		/* which of them waits for the tap; NET_READS: none */
+	bool cancelling;	/* the armed one */
+	u16 depth;		/* reads that do not wait in the next burst */
+	u16 burst, got;		/* reads that did not wait: in this burst, of them successful */
+	u16 since_probe;	/* frames that came alone */
+	struct iovec pop[NET_QUEUE_SIZE];
+	u8 spill[64]; /* what does not fit into a read's chains begins here, which tells of it */
+};
+
+/* One frame on its way to the tap. */
+#define NET_WRITE_SMALL 20 /* Linux: header, head and 17 fragments */
+struct net_write {
+	struct reactor_op op;
+	struct net_pair *pair;
+	u16 head;
+	bool busy;
+	struct virtio_net_hdr_v1 header; /* checked; what the tap gets in place of the driver's */
+	struct iovec small[NET_WRITE_SMALL];
+};
+
+struct net_tx {
+	struct virtio_queue *queue;
+	struct net_write *writes; /* NET_QUEUE_SIZE */
+	struct iovec *large;	  /* NET_QUEUE_SIZE + 1 for each */
+	u16 free[NET_QUEUE_SIZE];
+	u16 free_count;
+	bool starved; /* serve() found no write free */
+	struct iovec pop[NET_QUEUE_SIZE];
+};
+
+struct net_pair {
+	struct virtio_net *net;
+	u16 index;
+	bool attached; /* the tap's queue is */
+	/* this reactor's copy of net.shared, and what follows from it */
+	struct net_shared shared;
+	bool active;	 /* index < pairs */
+	u32 rx_capacity; /* bytes that the largest frame may need */
+	struct net_rx rx;
+	struct net_tx tx;
+	struct net_counters counters;
+	struct reactor_message sync;  /* from the control queue, answered */
+	struct reactor_message renew; /* from a legacy driver's config write */
+	_Atomic bool renewing;	      /* renew is on its way */
+};
+
+struct net_ctrl {
+	struct virtio_queue *queue;
+	bool pending; /* a command waits for the pairs */
+	u16 head;
+	u8 *ack;
+	_Atomic u32 waiting; /* pairs that have not answered, plus one while they are asked */
+	_Atomic bool failed; /* one of them could not */
+	struct reactor_message answer;
+	struct iovec iov[NET_QUEUE_SIZE];
+};
+
+struct virtio_net {
+	struct virtio_device device;
+	struct tap *tap;
+	u8 mac[ETH_ALEN]; /* after a reset */
+	u16 mtu;
+	u16 max_pairs;
+
+	/* final at start(), read by reactors */
+	u32 header; /* bytes: 10 or 12 */
+	u16 pair_limit;
+	u16 ctrl_index; /* 0: there is none */
+
+	pthread_mutex_t lock; /* shared; taken under the device's lock, never around it */
+	struct net_shared shared;
+
+	pthread_mutex_t
+		status_lock; /* status, and its way into the config; never under the device's */
+	_Atomic u16 status;  /* VIRTIO_NET_S_* */
+	_Atomic bool lost;   /* the tap has vanished */
+
+	struct net_pair *pairs; /* max_pairs */
+	struct net_ctrl ctrl;
+	struct log_limit tx_lines, down_lines, offload_lines, queue_lines;
+};
+
+static inline struct virtio_net *net_of(struct virtio_device *device)
+{
+	return device->owner;
+}
+
+static inline struct net_pair *net_pair_of(const struct virtio_queue *queue)
+{
+	return &net_of(queue->device)->pairs[queue->index / 2];
+}
+
+static inline void net_count(_Atomic u64 *counter)
+{
+	u64 n = atomic_load_explicit(counter, memory_order_relaxed);
+
+	atomic_store_explicit(counter, n + 1, memory_order_relaxed);
+}
+
+/* ---- net.c ---- */
+
+/* Bytes [offset, offset + size) of a list of buffers, which has that many. */
+void net_iov_read(const struct iovec *iov, u32 offset, void *to, u32 size);
+void net_iov_write(const struct iovec *iov, u32 offset, const void *from, u32 size);
+/* [the pair's reactor] Renews the pair's copy of net.shared and follows it. 0 or -errno. */
+int net_pair_refresh(struct net_pair *pair);
+/* [any, device's lock not held] The tap has vanished: says so once, takes the link down. */
+void net_tap_lost(struct virtio_net *net, int error);
+/* [any, device's lock not held] Sets and clears bits of config.status. */
+void net_status_change(struct virtio_net *net, u16 set, u16 clear);
+/* TUN_F_* bits for a set of guest offloads. */
+u32 net_tap_offloads(u64 offloads);
+/* Does the set respect "GUEST_TSO4 requires GUEST_CSUM" and its like (virtio 1.3, 5.1.3.1)? */
+bool net_features_consistent(u64 features);
+
+/* VIRTIO_NET_F_GUEST_* that CTRL_GUEST_OFFLOADS can switch. */
+#define NET_GUEST_OFFLOADS                                                 \
+	(BIT64(VIRTIO_NET_F_GUEST_CSUM) | BIT64(VIRTIO_NET_F_GUEST_TSO4) | \
+	 BIT64(VIRTIO_NET_F_GUEST_TSO6) | BIT64(VIRTIO_NET_F_GUEST_ECN) |  \
+	 BIT64(VIRTIO_NET_F_GUEST_UFO) | BIT64(VIRTIO_NET_F_GUEST_USO4) |  \
+	 BIT64(VIRTIO_NET_F_GUEST_USO6))
+#define NET_GUEST_GSO (NET_GUEST_OFFLOADS & ~BIT64(VIRTIO_NET_F_GUEST_CSUM))
+
+/* ---- net-rx.c, net-tx.c, net-ctrl.c: the queues' part of virtio_device_ops ---- */
+
+int net_rx_create(struct net_pair *pair);
+void net_rx_destroy(struct net_pair *pair);
+void net_rx_start(struct net_pair *pair);
+enum virtio_served net_rx_serve(struct net_pair *pair);
+void net_rx_stop(struct net_pair *pair);
+/* [reactor] active or rx_capacity has changed: reads in flight fit no more. */
+void net_rx_renew(struct net_pair *pair);
+
+int net_tx_create(struct net_pair *pair);
+void net_tx_destroy(struct net_pair *pair);
+void net_tx_start(struct net_pair *pair);
+enum virtio_served net_tx_serve(struct net_pair *pair);
+void net_tx_stop(struct net_pair *pair);
+
+void net_ctrl_start(struct virtio_net *net, struct virtio_queue *queue);
+enum virtio_served net_ctrl_serve(struct virtio_net *net);
+/* [the pair's reactor] A pair has renewed its copy for the command that waits, or could not. */
+void net_ctrl_answer(struct virtio_net *net, int error);
+
+/* ---- net-filter.c ---- */
+
+/* The state after a reset: empty tables. With control (VIRTIO_NET_F_CTRL_RX) the driver says what
+ * it wants; without, it gets everything. */
+void net_filter_reset(struct net_filter *filter, bool control, bool vlan_filter);
+/* frame: its first bytes, at least ETH_HLEN and, if there are that many, ETH_HLEN + 4. */
+bool net_filter_accepts(const struct net_filter *filter, const u8 *frame, u32 size);
+void net_filter_vlan(struct net_filter *filter, u16 id, bool on);
+
+#endif

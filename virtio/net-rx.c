@@ -1,0 +1,455 @@
+/*
+ * Reception (virtio 1.3, 5.1.6.3 and 5.1.6.4): the tap is read straight into the driver's buffers.
+ * Runs on the pair's reactor.
+ *
+ * A frame's size is unknown before it is read, so a read is given the buffers that the largest
+ * frame needs; what a frame leaves over stays with us (held) for the next read. In flight is one
+ * read that waits for the tap (armed) and, while frames come thick, a burst before it of reads that
+ * do not wait; the burst grows while it finds frames and shrinks when it finds none. All go to
+ * the kernel in one submit, in order.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include "virtio/net-internal.h"
+
+#define NONE	    NET_READS
+#define BURST_MAX   (NET_READS - 1)
+#define PROBE_EVERY 4 /* frames that came alone until a burst of one is tried again */
+#define HEAD_BYTES  (NET_HEADER_MAX + ETH_HLEN + NET_VLAN_BYTES)
+
+int net_rx_create(struct net_pair *pair)
+{
+	struct net_rx *rx = &pair->rx;
+
+	/* large is 4 MiB of address space that only buffers in many pieces ever touch */
+	rx->chains = calloc(NET_QUEUE_SIZE, sizeof(*rx->chains));
+	rx->large = calloc((size_t)NET_QUEUE_SIZE * NET_QUEUE_SIZE, sizeof(*rx->large));
+	rx->reads = calloc(NET_READS, sizeof(*rx->reads));
+	rx->armed = NONE;
+	return rx->chains && rx->large && rx->reads ? 0 : -ENOMEM;
+}
+
+void net_rx_destroy(struct net_pair *pair)
+{
+	free(pair->rx.reads);
+	free(pair->rx.large);
+	free(pair->rx.chains);
+}
+
+void net_rx_start(struct net_pair *pair)
+{
+	struct net_rx *rx = &pair->rx;
+
+	rx->free_count = 0;
+	for (u16 i = NET_QUEUE_SIZE; i-- > 0;)
+		rx->free[rx->free_count++] = i;
+	rx->held_first = 0;
+	rx->held_count = 0;
+	rx->reading = 0;
+	rx->armed = NONE;
+	rx->cancelling = false;
+	rx->depth = 0;
+	rx->burst = 0;
+	rx->got = 0;
+	rx->since_probe = 0;
+}
+
+/* ---- chains ---- */
+
+static const struct iovec *chain_iov(const struct net_rx *rx, u16 chain)
+{
+	return rx->chains[chain].iov_count <= NET_CHAIN_SMALL
+		       ? rx->chains[chain].small
+		       : &rx->large[(size_t)chain * NET_QUEUE_SIZE];
+}
+
+static void hold(struct net_rx *rx, u16 chain)
+{
+	rx->held[(rx->held_first + rx->held_count++) % NET_QUEUE_SIZE] = chain;
+}
+
+static u16 unhold(struct net_rx *rx)
+{
+	u16 chain = rx->held[rx->held_first];
+
+	rx->held_first = (u16)((rx->held_first + 1) % NET_QUEUE_SIZE);
+	rx->held_count--;
+	return chain;
+}
+
+/* Takes one more buffer from the driver into held. 1, 0: none there, -errno. */
+static int take(struct net_pair *pair)
+{
+	struct net_rx *rx = &pair->rx;
+	struct virtio_device *device = &pair->net->device;
+	struct vq_buffer buffer;
+	struct net_chain *chain;
+	u16 n;
+	int ret;
+
+	if (!rx->free_count)
+		return -EBUSY; /* all of the ring is in flight */
+	ret = virtio_queue_pop(rx->queue, &buffer, rx->pop, NET_QUEUE_SIZE);
+	if (ret <= 0)
+		return ret;
+	n = rx->free[--rx->free_count];
+	chain = &rx->chains[n];
+	chain->head = buffer.head;
+	chain->iov_count = buffer.writable;
+	chain->bytes = buffer.writable_bytes;
+	memcpy((struct iovec *)chain_iov(rx, n), buffer.iov + buffer.readable,
+	       buffer.writable * sizeof(*buffer.iov));
+	hold(rx, n);
+	/* 5.1.6.3.1; without merging it has to hold a frame as well */
+	if (!chain->bytes || (!virtio_has(device, VIRTIO_NET_F_MRG_RXBUF) &&
+			      chain->bytes < pair->net->header + ETH_HLEN)) {
+		virtio_device_broken(device, "a receive buffer has no room for a frame");
+		return -EPROTO;
+	}
+	return 1;
+}
+
+/* The driver has its buffer back, with a frame or a part of one in it. */
+static void give(struct net_rx *rx, u16 chain, u32 written)
+{
+	virtio_queue_push(rx->queue, rx->chains[chain].head, written);
+	rx->free[rx->free_count++] = chain;
+}
+
+/* Nothing is in flight and the queue stops: the ring is forgotten, the buffers only have to be
+ * accounted for. */
+static void give_all(struct net_rx *rx)
+{
+	while (rx->held_count)
+		give(rx, unhold(rx), 0);
+}
+
+/* ---- a frame has come ---- */
+
+static void read_release(struct net_rx *rx, struct net_read *read)
+{
+	for (u16 i = 0; i < read->count; i++)
+		hold(rx, read->chains[i]);
+	read->count = 0;
+}
+
+static bool gso_allowed(u64 offloads, u8 type)
+{
+	u64 needed;
+
+	switch (type & ~VIRTIO_NET_HDR_GSO_ECN) {
+	case VIRTIO_NET_HDR_GSO_TCPV4:
+		needed = BIT64(VIRTIO_NET_F_GUEST_TSO4);
+		break;
+	case VIRTIO_NET_HDR_GSO_TCPV6:
+		needed = BIT64(VIRTIO_NET_F_GUEST_TSO6);
+		break;
+	case VIRTIO_NET_HDR_GSO_UDP:
+		needed = BIT64(VIRTIO_NET_F_GUEST_UFO);
+		break;
+	case VIRTIO_NET_HDR_GSO_UDP_L4:
+		needed = BIT64(VIRTIO_NET_F_GUEST_USO4) | BIT64(VIRTIO_NET_F_GUEST_USO6);
+		break;
+	default:
+		return false;
+	}
+	return offloads & needed &&
+	       (!(type & VIRTIO_NET_HDR_GSO_ECN) || offloads & BIT64(VIRTIO_NET_F_GUEST_ECN));
+}
+
+/* The kernel was told what is negotiated, but frames that waited in the tap may be older than that
+ * (5.1.6.4.1). */
+static bool header_allowed(const struct net_pair *pair, const u8 *head, u32 frame)
+{
+	const struct virtio_net *net = pair->net;
+	u8 flags = head[offsetof(struct virtio_net_hdr, flags)];
+	u8 gso = head[offsetof(struct virtio_net_hdr, gso_type)];
+	const u8 *type = head + net->header + 2 * ETH_ALEN;
+	u16 ethertype = (u16)(type[0] << 8 | type[1]);
+	u32 vlan = ethertype == ETH_P_8021Q || ethertype == ETH_P_8021AD ? NET_VLAN_BYTES : 0;
+
+	if (flags & VIRTIO_NET_HDR_F_NEEDS_CSUM &&
+	    !(pair->shared.offloads & BIT64(VIRTIO_NET_F_GUEST_CSUM)))
+		return false;
+	if (gso != VIRTIO_NET_HDR_GSO_NONE)
+		return gso_allowed(pair->shared.offloads, gso) &&
+		       flags & VIRTIO_NET_HDR_F_NEEDS_CSUM;
+	return !virtio_has(&net->device, VIRTIO_NET_F_MTU) || frame <= net->mtu + ETH_HLEN + vlan;
+}
+
+static bool wanted(struct net_pair *pair, const struct net_read *read, u32 total)
+{
+	struct net_counters *counters = &pair->counters;
+	u32 header = pair->net->header;
+	u8 head[HEAD_BYTES];
+	u32 size = total < sizeof(head) ? total : (u32)sizeof(head);
+
+	if (!pair->active || !virtio_queue_running(pair->rx.queue))
+		return false;
+	if (total > read->capacity) {
+		net_count(&counters->rx_truncated);
+		return false;
+	}
+	if (total < header + ETH_HLEN) {
+		net_count(&counters->rx_invalid);
+		return false;
+	}
+	net_iov_read(read->iov, 0, head, size);
+	if (!header_allowed(pair, head, total - header)) {
+		net_count(&counters->rx_invalid);
+		return false;
+	}
+	if (!net_filter_accepts(&pair->shared.filter, head + header, size - header)) {
+		net_count(&counters->rx_filtered);
+		return false;
+	}
+	return true;
+}
+
+/* What the tap leaves to us of the header: flags if the driver has no use for them, and the number
+ * of buffers, which it has in all headers but the legacy one without merging (5.1.6.4.1). */
+static void header_finish(const struct net_pair *pair, const struct net_read *read, u16 buffers)
+{
+	u8 bytes[2];
+
+	if (!(pair->shared.offloads & BIT64(VIRTIO_NET_F_GUEST_CSUM)))
+		net_iov_write(read->iov, offsetof(struct virtio_net_hdr, flags), "", 1);
+	if (pair->net->header < NET_HEADER_MAX)
+		return;
+	le16_store(bytes, buffers);
+	net_iov_write(read->iov, offsetof(struct virtio_net_hdr_v1, num_buffers), bytes, 2);
+}
+
+/* All buffers of the frame are pushed together, so they are published together. */
+static void deliver(struct net_pair *pair, struct net_read *read, u32 total)
+{
+	struct net_rx *rx = &pair->rx;
+	u16 used = 0;
+
+	for (u32 left = total; left; used++) {
+		u32 bytes = rx->chains[read->chains[used]].bytes;
+
+		left -= left < bytes ? left : bytes;
+	}
+	header_finish(pair, read, used);
+	for (u16 i = 0; i < used; i++) {
+		u32 bytes = rx->chains[read->chains[i]].bytes;
+
+		bytes = bytes < total ? bytes : total;
+		total -= bytes;
+		give(rx, read->chains[i], bytes);
+	}
+	for (u16 i = used; i < read->count; i++)
+		hold(rx, read->chains[i]);
+	read->count = 0;
+	net_count(&pair->counters.rx_frames);
+}
+
+/* Is the tap still there? A deleted one says EFAULT to those who read, then EBADFD. */
+static bool transient(s32 error)
+{
+	return error == -EAGAIN || error == -ECANCELED || error == -EINTR || error == -ENOMEM ||
+	       error == -ENOBUFS;
+}
+
+static void read_done(struct reactor_op *op, s32 result)
+{
+	struct net_read *read = container_of(op, struct net_read, op);
+	struct net_pair *pair = read->pair;
+	struct net_rx *rx = &pair->rx;
+	u16 n = (u16)(read - rx->reads);
+
+	rx->reading &= ~BIT(n);
+	if (n == rx->armed) {
+		rx->armed = NONE;
+		rx->cancelling = false;
+	} else if (result >= 0) {
+		rx->got++;
+	}
+	if (result >= 0 && wanted(pair, read, (u32)result))
+		deliver(pair, read, (u32)result);
+	else
+		read_release(rx, read);
+	if (result < 0 && !transient(result))
+		net_tap_lost(pair->net, result);
+	if (rx->reading)
+		return;
+	if (virtio_queue_running(rx->queue))
+		virtio_queue_schedule(rx->queue);
+	else
+		give_all(rx);
+}
+
+/* ---- reading ---- */
+
+/* Gives the read buffers for the largest frame, or as many as there are. Returns 1; 0: there are no
+ * more to be had; -errno. */
+static int read_fill(struct net_pair *pair, struct net_read *read)
+{
+	struct net_rx *rx = &pair->rx;
+	bool merge = virtio_has(&pair->net->device, VIRTIO_NET_F_MRG_RXBUF);
+	int ret = 1;
+
+	read->capacity = 0;
+	read->count = 0;
+	read->iov_count = 0;
+	while (read->capacity < pair->rx_capacity && (merge || !read->count)) {
+		const struct net_chain *chain;
+
+		if (!rx->held_count)
+			ret = take(pair);
+		if (ret <= 0)
+			break;
+		chain = &rx->chains[rx->held[rx->held_first]];
+		/* one is left for the spill */
+		if (read->iov_count + chain->iov_count >= NET_READ_IOVS)
+			break;
+		memcpy(&read->iov[read->iov_count], chain_iov(rx, rx->held[rx->held_first]),
+		       chain->iov_count * sizeof(*read->iov));
+		read->iov_count = (u16)(read->iov_count + chain->iov_count);
+		read->capacity += chain->bytes;
+		read->chains[read->count++] = unhold(rx);
+	}
+	return ret;
+}
+
+static bool read_enough(const struct net_pair *pair, const struct net_read *read)
+{
+	return read->capacity >= pair->rx_capacity ||
+	       (read->count && !virtio_has(&pair->net->device, VIRTIO_NET_F_MRG_RXBUF));
+}
+
+static void read_submit(struct net_pair *pair, struct net_read *read, bool waits)
+{
+	struct net_rx *rx = &pair->rx;
+
+	/* The tap cuts off silently what has no room, so there always is some. */
+	read->iov[read->iov_count] = (struct iovec){ rx->spill, sizeof(rx->spill) };
+	read->pair = pair;
+	read->op.done = read_done;
+	read->op.code = REACTOR_READV;
+	read->op.file = pair->net->tap->files[pair->index];
+	read->op.iov = read->iov;
+	read->op.iov_count = read->iov_count + 1u;
+	read->op.offset = (u64)-1;
+	read->op.nonblocking = !waits;
+	rx->reading |= BIT(read - rx->reads);
+	if (waits)
+		rx->armed = (u16)(read - rx->reads);
+	else
+		rx->burst++;
+	reactor_submit(rx->queue->reactor, &read->op);
+}
+
+/* How many reads without waiting are worth their while, by what the last burst found. */
+static void adapt(struct net_rx *rx)
+{
+	if (rx->got < rx->burst) {
+		rx->depth = rx->got;
+		rx->since_probe = 0;
+	} else if (rx->burst) {
+		rx->depth = rx->burst < BURST_MAX / 2 ? (u16)(rx->burst * 2) : BURST_MAX;
+	} else if (++rx->since_probe >= PROBE_EVERY) {
+		rx->depth = 1;
+		rx->since_probe = 0;
+	}
+	rx->burst = 0;
+	rx->got = 0;
+}
+
+/* Nothing is in flight: a burst, as far as there are buffers for it, and the read that waits. */
+static enum virtio_served read_begin(struct net_pair *pair)
+{
+	struct net_rx *rx = &pair->rx;
+	u32 least = pair->net->header + ETH_HLEN;
+	struct net_read *last = NULL;
+	int ret = 1;
+
+	adapt(rx);
+	for (u16 i = 0; i <= rx->depth; i++) {
+		struct net_read *read = &rx->reads[i];
+
+		ret = read_fill(pair, read);
+		if (read->capacity < least || (last && !read_enough(pair, read))) {
+			read_release(rx, read);
+			break;
+		}
+		if (last)
+			read_submit(pair, last, false);
+		last = read;
+		if (ret <= 0)
+			break;
+	}
+	if (last)
+		read_submit(pair, last, true);
+	/* With a whole frame's buffers under way, more of them are no news. */
+	if (last && read_enough(pair, last))
+		return VIRTIO_SERVED_LATER;
+	return ret ? VIRTIO_SERVED_LATER : VIRTIO_SERVED_ALL;
+}
+
+/* The armed read has too few buffers, and now there may be more: it is called back when that helps.
+ * At least twice as many, so that a driver that adds one at a time does not have it called back
+ * each time. */
+static enum virtio_served read_grow(struct net_pair *pair)
+{
+	struct net_rx *rx = &pair->rx;
+	const struct net_read *read = &rx->reads[rx->armed];
+	u64 more = 0;
+	int ret = 1;
+
+	if (read_enough(pair, read) || rx->cancelling)
+		return VIRTIO_SERVED_LATER;
+	for (u16 i = 0; i < rx->held_count; i++)
+		more += rx->chains[rx->held[(rx->held_first + i) % NET_QUEUE_SIZE]].bytes;
+	while (read->capacity + more < pair->rx_capacity) {
+		ret = take(pair);
+		if (ret <= 0)
+			break;
+		more += rx->chains[rx->held[(rx->held_first + rx->held_count - 1) % NET_QUEUE_SIZE]]
+				.bytes;
+	}
+	if (ret < 0 || read->iov_count >= NET_READ_IOVS / 2)
+		return VIRTIO_SERVED_LATER;
+	if (read->capacity + more >= pair->rx_capacity || more >= read->capacity) {
+		rx->cancelling = true;
+		reactor_cancel(rx->queue->reactor, &rx->reads[rx->armed].op);
+	}
+	return ret ? VIRTIO_SERVED_LATER : VIRTIO_SERVED_ALL;
+}
+
+enum virtio_served net_rx_serve(struct net_pair *pair)
+{
+	struct net_rx *rx = &pair->rx;
+
+	if (!pair->active || atomic_load_explicit(&pair->net->lost, memory_order_relaxed))
+		return VIRTIO_SERVED_LATER;
+	if (!rx->reading)
+		return read_begin(pair);
+	if (rx->armed != NONE && rx->reading == BIT(rx->armed))
+		return read_grow(pair);
+	return VIRTIO_SERVED_LATER;
+}
+
+void net_rx_renew(struct net_pair *pair)
+{
+	struct net_rx *rx = &pair->rx;
+
+	if (rx->armed != NONE && !rx->cancelling) {
+		rx->cancelling = true;
+		reactor_cancel(rx->queue->reactor, &rx->reads[rx->armed].op);
+	}
+	virtio_queue_schedule(rx->queue);
+}
+
+void net_rx_stop(struct net_pair *pair)
+{
+	struct net_rx *rx = &pair->rx;
+
+	if (!rx->reading)
+		give_all(rx);
+	else if (rx->armed != NONE && !rx->cancelling) {
+		rx->cancelling = true;
+		reactor_cancel(rx->queue->reactor, &rx->reads[rx->armed].op);
+	}
+}
