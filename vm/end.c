@@ -9,7 +9,7 @@
 #include "vm/end.h"
 
 /*
- * What the guest asks for gives way to what befell it, that to what the world outside decided
+ * How the guest stops gives way to what befell it, that to what the world outside decided
  * (the NMIs of a timeout may well make the guest panic: it stays a timeout), and a broken host
  * or KVM explains everything else. Among equals the first one stays.
  */
@@ -21,9 +21,9 @@ static unsigned int rank(enum end_reason reason)
 	case END_POWEROFF:
 	case END_RESET:
 	case END_GUEST_STATUS:
+	case END_TRIPLE_FAULT: /* of a second vCPU, while the first one resets */
 		return 1;
 	case END_PANIC:
-	case END_TRIPLE_FAULT:
 		return 2;
 	case END_QUIT:
 	case END_SIGNAL:
