@@ -89,8 +89,11 @@ static void decide_cache_mode(struct virtio_blk *blk)
 /* 5.2.5.2: writeback starts as 0 if CONFIG_WCE is negotiated without FLUSH. */
 static void start_without_flush(struct virtio_device *device, u64 features)
 {
-	if (features & BIT64(VIRTIO_BLK_F_CONFIG_WCE) && !(features & BIT64(VIRTIO_BLK_F_FLUSH)))
-		device->config[WCE] = 0;
+	if (!(features & BIT64(VIRTIO_BLK_F_CONFIG_WCE)) || features & BIT64(VIRTIO_BLK_F_FLUSH) ||
+	    !device->config[WCE])
+		return;
+	device->config[WCE] = 0;
+	device->config_changed = true;
 }
 
 bool blk_config_features_ok(struct virtio_device *device, u64 features)
