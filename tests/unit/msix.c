@@ -325,7 +325,7 @@ static void bad_arguments(void **state)
 	assert_int_equal(pci_msix_fd(&function, 0), -1);
 	assert_false(pci_msix_enabled(&function));
 	/* no room for the capability: nothing is left behind */
-	while (pci_capability_add(&function, PCI_CAP_ID_VNDR, 16) >= 0)
+	while (pci_capability_add(&function, PCI_CAP_ID_VNDR, PCI_CAP_MSIX_SIZEOF) >= 0)
 		;
 	assert_int_equal(pci_msix_init(&function, machine.irq, 2, 0, 0x1000, 4), -ENOSPC);
 	assert_int_equal(pci_msix_vectors(&function), 0);
