@@ -267,13 +267,13 @@ static int attach(struct tap *tap, const struct tap_config *config, int sock)
 	int error;
 
 	interface_look(sock, tap->name, &interface);
+	/* A multi-queue tap lets any number of processes in, and shares frames out among them, so
+	 * this has to be asked beforehand. */
+	if (interface.kind == KIND_TAP && interface.carrier)
+		return log_busy(tap->name);
 	error = attach_first(tap, config, &interface);
 	if (error)
 		return error;
-	/* A multi-queue tap lets any number of processes in, and would share frames out among them.
-	 */
-	if (tap->multi_queue && interface.kind == KIND_TAP && interface.carrier)
-		return log_busy(tap->name);
 	tap->created = interface.kind == KIND_NONE;
 	error = attach_rest(tap, config);
 	if (error)

@@ -96,7 +96,8 @@ static int take(struct net_pair *pair)
 	chain = &rx->chains[n];
 	chain->head = buffer.head;
 	chain->iov_count = buffer.writable;
-	chain->bytes = buffer.writable_bytes;
+	/* more than any frame has, and such sums stay in 32 bits */
+	chain->bytes = buffer.writable_bytes < MIB(1) ? buffer.writable_bytes : (u32)MIB(1);
 	memcpy((struct iovec *)chain_iov(rx, n), buffer.iov + buffer.readable,
 	       buffer.writable * sizeof(*buffer.iov));
 	hold(rx, n);
