@@ -1,20 +1,32 @@
 /*
- * What the process may still do once the guest runs: no capabilities, no new privileges, no core of guest memory for
- * others (PR_SET_DUMPABLE off), and a seccomp allowlist for each kind of thread. A forbidden call prints
- * its name and the thread, then ends the process with STATUS_HOST_ERROR.
+ * What the process may still do once the guest runs: no capabilities, no new privileges, no core of
+ * guest memory for others (PR_SET_DUMPABLE off), and a seccomp allowlist for each kind of thread. A
+ * forbidden call prints its name and the thread, then ends the process with STATUS_HOST_ERROR.
  */
 #ifndef VM_SANDBOX_H
 #define VM_SANDBOX_H
 
 #include "vm/types.h"
 
-enum sandbox_thread { SANDBOX_MAIN, SANDBOX_VCPU, SANDBOX_REACTOR, SANDBOX_WORKER, SANDBOX_THREADS };
+enum sandbox_thread {
+	SANDBOX_MAIN,
+	SANDBOX_VCPU,
+	SANDBOX_REACTOR,
+	SANDBOX_WORKER,
+	SANDBOX_THREADS
+};
 
-/* Drops all capabilities (libcap-ng) and sets no_new_privs; builds the filters so that sandbox_enter() allocates
- * nothing. Logs, 0 or -errno. Main thread, before other threads start. */
+/* Before a violation is told, fn is called once on the thread that did it (to give the terminal
+ * back). It must be async-signal-safe and content with what every thread may call. Main thread,
+ * before sandbox_prepare(). */
+void sandbox_on_violation(void (*fn)(void));
+
+/* Drops all capabilities (libcap-ng) and sets no_new_privs; builds the filters so that
+ * sandbox_enter() allocates nothing. Logs, 0 or -errno. Main thread, before other threads start. */
 int sandbox_prepare(void);
 
-/* Closes the calling thread's filter. Does nothing before sandbox_prepare() (--no-sandbox). 0 or -errno (logged). Each thread for itself. */
+/* Closes the calling thread's filter. Does nothing before sandbox_prepare() (--no-sandbox). 0 or
+ * -errno (logged). Each thread for itself. */
 int sandbox_enter(enum sandbox_thread kind);
 
 #endif

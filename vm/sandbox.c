@@ -1,0 +1,394 @@
+/*
+ * The sandbox: no capabilities (capabilities(7)), no new privileges, and a seccomp allowlist
+ * (seccomp(2)) for each kind of thread. The lists below are the whole of what this process may ask
+ * of the host once the guest runs.
+ *
+ * Files that are open stay usable; nothing opens a path, makes a socket, a process, a thread or a
+ * ring, or maps executable memory. Built on the main thread, entered by each thread for itself.
+ */
+#include <cap-ng.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/io_uring.h>
+#include <linux/kvm.h>
+#include <linux/if_tun.h>
+#include <linux/seccomp.h>
+#include <linux/filter.h>
+#include <malloc.h>
+#include <pthread.h>
+#include <seccomp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <ucontext.h>
+#include <unistd.h>
+#include <asm/termbits.h>
+#include "vm/end.h"
+#include "vm/log.h"
+#include "vm/sandbox.h"
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#endif
+
+#define M   BIT(SANDBOX_MAIN)
+#define V   BIT(SANDBOX_VCPU)
+#define R   BIT(SANDBOX_REACTOR)
+#define W   BIT(SANDBOX_WORKER)
+#define ALL (M | V | R | W)
+
+/* Who may make the call, and on what conditions, if any: (argument & mask) == value. */
+struct rule {
+	int call;
+	u8 kinds;
+	u8 conditions;
+	struct scmp_arg_cmp condition[2];
+};
+
+/* clang-format off */
+#define IF(argument, mask, value) { argument, SCMP_CMP_MASKED_EQ, mask, value }
+#define CALL(name, kinds) { SCMP_SYS(name), kinds, 0, {} }
+#define CALL_IF(name, kinds, argument, mask, value) \
+	{ SCMP_SYS(name), kinds, 1, { IF(argument, mask, value) } }
+#define CALL_IF2(name, kinds, argument1, mask1, value1, argument2, mask2, value2) \
+	{ SCMP_SYS(name), kinds, 2, { IF(argument1, mask1, value1), IF(argument2, mask2, value2) } }
+/* clang-format on */
+
+/* An int or unsigned int: the kernel does not look at the upper half of the register. */
+#define LOW 0xffffffffu
+
+static const struct rule calls[] = {
+	/* ---- living ---- */
+	CALL(exit, ALL),
+	CALL(exit_group, ALL),
+	CALL(futex, ALL),
+	CALL(sched_yield, ALL),
+	CALL(restart_syscall, ALL),
+	CALL(membarrier, ALL),
+	CALL(rseq, ALL),
+	CALL(set_robust_list, ALL),
+	CALL(getpid, ALL),
+	CALL(gettid, ALL),
+	CALL(rt_sigreturn, ALL),
+	CALL(rt_sigprocmask, ALL),
+	CALL(sigaltstack, ALL),
+	CALL(clock_gettime, ALL), /* these three come from the vDSO mostly */
+	CALL(gettimeofday, ALL),
+	CALL(time, ALL),
+	CALL(clock_nanosleep, ALL),
+	CALL(getrandom, ALL),
+	/* ---- memory: never executable, never a file ---- */
+	CALL(brk, ALL),
+	CALL(madvise, ALL),
+	CALL(munmap, ALL),
+	CALL(mremap, ALL),
+	CALL_IF2(mmap, ALL, 2, PROT_EXEC, 0, 3, MAP_ANONYMOUS, MAP_ANONYMOUS),
+	CALL_IF(mprotect, ALL, 2, PROT_EXEC, 0),
+	/* ---- open files ---- */
+	CALL(read, ALL),
+	CALL(write, ALL),
+	CALL(readv, M | R),
+	CALL(writev, M | R),
+	CALL(preadv, M | R | W),
+	CALL(pwritev, M | R | W),
+	CALL(preadv2, M | R | W),
+	CALL(pwritev2, M | R | W),
+	CALL(pread64, M | R | W),
+	CALL(pwrite64, R | W),
+	CALL(fsync, M | R | W),
+	CALL(fdatasync, M | R | W),
+	CALL(fallocate, M | R | W), /* main: gives guest RAM in hugetlb pages back */
+	CALL(lseek, M),
+	CALL(fstat, M),
+	CALL(close, M | R),
+	CALL(poll, M | V | R),
+	CALL(ppoll, M | V | R),
+	CALL_IF(fcntl, M, 1, LOW, F_GETFL),
+	CALL_IF(fcntl, M, 1, LOW, F_SETFL),
+	CALL(timerfd_settime, M),
+	/* ---- vCPUs are called out of the guest by a signal ---- */
+	CALL(rt_sigtimedwait, M | V),
+	/* ---- a reactor's waiting ---- */
+	CALL(io_uring_enter, R),
+	CALL_IF(io_uring_register, R, 1, LOW, IORING_REGISTER_FILES_UPDATE),
+	CALL_IF(io_uring_register, R, 1, LOW, IORING_UNREGISTER_RING_FDS),
+	CALL(epoll_wait, R),
+	CALL(epoll_pwait, R),
+	CALL(epoll_ctl, R),
+#ifdef SANITIZED
+	/* What the sanitizers' run time calls: to know its stacks, and to end. */
+	CALL(sched_getaffinity, ALL),
+	CALL(getppid, ALL),
+	CALL_IF(prctl, ALL, 0, LOW, PR_GET_NAME),
+	CALL_IF(mmap, ALL, 2, PROT_EXEC, 0),
+#endif
+};
+
+/* ioctl(2) requests. */
+static const struct {
+	unsigned int request;
+	u8 kinds;
+} ioctls[] = {
+	{ KVM_RUN, V },
+	/* interrupts and doorbells, as a driver moves them */
+	{ KVM_IRQ_LINE, M | V | R },
+	{ KVM_IRQFD, M | V | R },
+	{ KVM_IOEVENTFD, M | V | R },
+	{ KVM_SET_GSI_ROUTING, M | V | R },
+	{ KVM_SIGNAL_MSI, M | V | R },
+	/* restart in place; the first run of a vCPU */
+	{ KVM_SET_IRQCHIP, M },
+	{ KVM_GET_IRQCHIP, M },
+	{ KVM_SET_CLOCK, M },
+	{ KVM_GET_CLOCK, M },
+	{ KVM_NMI, M },
+	{ KVM_SET_REGS, M | V },
+	{ KVM_GET_REGS, M | V },
+	{ KVM_SET_SREGS, M | V },
+	{ KVM_GET_SREGS, M | V },
+	{ KVM_SET_FPU, M | V },
+	{ KVM_SET_XSAVE, M | V },
+	{ KVM_GET_XSAVE, M | V },
+	{ KVM_SET_XCRS, M | V },
+	{ KVM_GET_XCRS, M | V },
+	{ KVM_SET_MSRS, M | V },
+	{ KVM_GET_MSRS, M | V },
+	{ KVM_SET_LAPIC, M | V },
+	{ KVM_GET_LAPIC, M | V },
+	{ KVM_SET_MP_STATE, M | V },
+	{ KVM_GET_MP_STATE, M | V },
+	{ KVM_SET_VCPU_EVENTS, M | V },
+	{ KVM_GET_VCPU_EVENTS, M | V },
+	{ KVM_SET_DEBUGREGS, M | V },
+	{ KVM_KVMCLOCK_CTRL, M | V },
+	/* a tap's offloads and queues, as a driver negotiates them */
+	{ TUNSETOFFLOAD, M | V | R },
+	{ TUNSETVNETHDRSZ, M | V | R },
+	{ TUNSETQUEUE, M | V | R },
+	/* the terminal; given back by whichever thread ends the process */
+	{ TCGETS, ALL },
+	{ TCSETS, ALL },
+	{ TCSETSW, ALL },
+	{ TCSETSF, ALL },
+	{ TCGETS2, ALL },
+	{ TCSETS2, ALL },
+	{ TCSETSW2, ALL },
+	{ TCSETSF2, ALL },
+	{ TIOCGWINSZ, M },
+	{ TIOCGPGRP, ALL }, /* is the terminal ours to restore? */
+	{ FIONREAD, M },
+};
+
+static const char *const kind_names[SANDBOX_THREADS] = {
+	[SANDBOX_MAIN] = "main",
+	[SANDBOX_VCPU] = "vCPU",
+	[SANDBOX_REACTOR] = "reactor",
+	[SANDBOX_WORKER] = "worker",
+};
+
+#define MAX_CALLS 1024
+
+static struct sock_fprog filters[SANDBOX_THREADS];
+static char *call_names[MAX_CALLS]; /* for the signal handler, which cannot ask libseccomp */
+static void (*violation_hook)(void);
+static bool prepared;
+static __thread char thread_name[16];
+static __thread volatile sig_atomic_t violations;
+
+/* ---- telling of a violation; async-signal-safe ---- */
+
+struct text {
+	char bytes[256];
+	size_t length;
+};
+
+static void put(struct text *text, const char *s)
+{
+	while (*s && text->length < sizeof(text->bytes))
+		text->bytes[text->length++] = *s++;
+}
+
+static void put_number(struct text *text, u64 n, unsigned int base)
+{
+	char digits[24];
+	size_t at = sizeof(digits);
+
+	digits[--at] = '\0';
+	do
+		digits[--at] = "0123456789abcdef"[n % base];
+	while (n /= base);
+	put(text, &digits[at]);
+}
+
+static void on_sigsys(int signal_number, siginfo_t *info, void *context)
+{
+	const ucontext_t *uc = context;
+	unsigned int call = (unsigned int)info->si_syscall;
+	struct text text = { .length = 0 };
+
+	(void)signal_number;
+	/* SA_NODEFER: if the hook itself breaks a rule we are here again, and leave it out. */
+	if (!violations++ && violation_hook)
+		violation_hook();
+	put(&text, "vmm: sandbox: thread ");
+	put(&text, thread_name);
+	put(&text, ": forbidden system call ");
+	put(&text, call < MAX_CALLS && call_names[call] ? call_names[call] : "unknown");
+	put(&text, " (");
+	put_number(&text, call, 10);
+	put(&text, ", arguments 0x");
+	put_number(&text, (u64)uc->uc_mcontext.gregs[REG_RDI], 16);
+	put(&text, " 0x");
+	put_number(&text, (u64)uc->uc_mcontext.gregs[REG_RSI], 16);
+	put(&text, " 0x");
+	put_number(&text, (u64)uc->uc_mcontext.gregs[REG_RDX], 16);
+	put(&text, "): ended; please report it (--no-sandbox runs without)\n");
+	if (write(STDERR_FILENO, text.bytes, text.length) < 0) {
+		/* nobody listens; the status tells */
+	}
+	/* Not _exit(): before what does not return, AddressSanitizer wants to look at
+	 * /proc/self/maps. */
+	syscall(SYS_exit_group, STATUS_HOST_ERROR);
+}
+
+void sandbox_on_violation(void (*fn)(void))
+{
+	violation_hook = fn;
+}
+
+/* ---- preparing ---- */
+
+static int drop_capabilities(void)
+{
+	capng_clear(CAPNG_SELECT_ALL);
+	/* The bounding set can be dropped by those only who have CAP_SETPCAP; with no_new_privs it
+	 * gives nothing anyway. */
+	capng_apply(CAPNG_SELECT_BOUNDS);
+	capng_clear(CAPNG_SELECT_ALL);
+	if (capng_apply(CAPNG_SELECT_CAPS) < 0 || capng_get_caps_process() < 0)
+		return -EPERM;
+	return capng_have_capabilities(CAPNG_SELECT_CAPS) == CAPNG_NONE ? 0 : -EPERM;
+}
+
+static int add_rules(scmp_filter_ctx filter, enum sandbox_thread kind)
+{
+	int error = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(calls) && !error; i++)
+		if (calls[i].kinds & BIT(kind))
+			error = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, calls[i].call,
+						       calls[i].conditions, calls[i].condition);
+	for (size_t i = 0; i < ARRAY_SIZE(ioctls) && !error; i++)
+		if (ioctls[i].kinds & BIT(kind))
+			error = seccomp_rule_add(
+				filter, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
+				SCMP_A1(SCMP_CMP_MASKED_EQ, LOW, ioctls[i].request));
+	/* A thread may signal its own process only: raise(), abort(), calling vCPUs out of the
+	 * guest. */
+	if (!error)
+		error = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
+					 SCMP_A0(SCMP_CMP_MASKED_EQ, LOW, (scmp_datum_t)getpid()));
+	return error;
+}
+
+/* libseccomp (before 2.6) can export a program to a file only. */
+static int export(scmp_filter_ctx filter, struct sock_fprog *program)
+{
+	int fd = memfd_create("seccomp", MFD_CLOEXEC), error;
+	off_t size = 0;
+
+	if (fd < 0)
+		return -errno;
+	error = seccomp_export_bpf(filter, fd);
+	if (!error && (size = lseek(fd, 0, SEEK_END)) < 0)
+		error = -errno;
+	if (!error && !(program->filter = malloc((size_t)size)))
+		error = -ENOMEM;
+	if (!error && pread(fd, program->filter, (size_t)size, 0) != size)
+		error = -EIO;
+	program->len = (unsigned short)((size_t)size / sizeof(program->filter[0]));
+	close(fd);
+	return error;
+}
+
+static int build_filter(enum sandbox_thread kind)
+{
+	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_TRAP);
+	int error;
+
+	if (!filter)
+		return -ENOMEM;
+	error = seccomp_attr_set(filter, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
+	if (!error)
+		error = add_rules(filter, kind);
+	if (!error)
+		error = seccomp_attr_set(filter, SCMP_FLTATR_CTL_OPTIMIZE, 2); /* a binary tree */
+	if (!error)
+		error = export(filter, &filters[kind]);
+	seccomp_release(filter);
+	return error;
+}
+
+int sandbox_prepare(void)
+{
+	const struct sigaction action = { .sa_sigaction = on_sigsys,
+					  .sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK };
+	const char *what;
+	int error;
+
+	what = "capabilities cannot be dropped";
+	error = drop_capabilities();
+	if (error)
+		goto fail;
+	what = "prctl";
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
+		goto fail_errno;
+	/* The C library opens files in two surprising places: the time zone's, for gmtime() too,
+	 * and with an arena per thread /proc/sys/vm/overcommit_memory in free(). */
+	tzset();
+	mallopt(M_ARENA_MAX, 1);
+	for (int call = 0; call < MAX_CALLS; call++)
+		call_names[call] = seccomp_syscall_resolve_num_arch(SCMP_ARCH_NATIVE, call);
+	what = "SIGSYS cannot be handled";
+	if (sigaction(SIGSYS, &action, NULL))
+		goto fail_errno;
+	what = "the system call filter cannot be built";
+	for (int kind = 0; kind < SANDBOX_THREADS; kind++) {
+		error = build_filter((enum sandbox_thread)kind);
+		if (error)
+			goto fail;
+	}
+	prepared = true;
+	return 0;
+fail_errno:
+	error = -errno;
+fail:
+	log_line("sandbox: %s: %s; --no-sandbox runs without", what, strerror(-error));
+	return error;
+}
+
+int sandbox_enter(enum sandbox_thread kind)
+{
+	int error;
+
+	if (!prepared)
+		return 0;
+	if (pthread_getname_np(pthread_self(), thread_name, sizeof(thread_name)))
+		strcpy(thread_name, kind_names[kind]);
+	if (!syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filters[kind]))
+		return 0;
+	error = -errno;
+	log_line("sandbox: %s threads cannot close their filter: %s; --no-sandbox runs without",
+		 kind_names[kind], strerror(-error));
+	return error;
+}
