@@ -36,6 +36,7 @@
 #define PANIC_GRACE	   (2 * NS) /* for the rest of a panic's report */
 #define NMI_GRACE	   (1 * NS) /* for what the guest says of a timeout's NMI */
 #define FLUSH_MS	   2000
+#define LET_GO_SECONDS	   5
 #define NEVER		   (~0ull)
 
 struct machine {
@@ -257,6 +258,13 @@ static void enter_reactor(void *owner)
 		_exit(STATUS_HOST_ERROR);
 }
 
+static void enter_worker(void *owner)
+{
+	(void)owner;
+	if (sandbox_enter(SANDBOX_WORKER))
+		_exit(STATUS_HOST_ERROR);
+}
+
 static void enter_vcpu(void *owner)
 {
 	(void)owner;
@@ -270,6 +278,7 @@ static int make_devices(struct machine *m)
 		.count = m->config->iothreads,
 		.max_files = count_files(m->config),
 		.thread_start = enter_reactor,
+		.worker_start = enter_worker,
 	};
 	int ret = reactors_create(&m->reactors, &c);
 
@@ -371,6 +380,32 @@ static int restart(struct machine *m)
 	console_reset(m->console);
 	end_clear(&m->end);
 	return load(m);
+}
+
+static volatile sig_atomic_t final_status;
+
+static void give_up(int signal_number)
+{
+	(void)signal_number;
+	_exit(final_status);
+}
+
+/*
+ * Images are unlocked and taps are free when the process has ended, not a moment later: a ring's
+ * files would else live on in the kernel until it gets round to them, and the next VM would find
+ * them taken. A host disk that hangs does not hold us: then the kernel cleans up in its own time.
+ */
+static void let_go(struct machine *m, int status)
+{
+	final_status = status;
+	alarm(LET_GO_SECONDS);
+	for (u32 i = 0; i < m->function_count; i++)
+		virtio_pci_reset(m->functions[i]);
+	reactors_destroy(m->reactors);
+	for (u32 i = 0; i < m->tap_count; i++)
+		tap_close(&m->taps[i]);
+	for (u32 i = 0; i < m->disk_count; i++)
+		disk_close(&m->disks[i]);
 }
 
 /* What the main thread waits for besides the descriptors. */
@@ -528,6 +563,7 @@ static int catch_signals(void)
 	for (u32 i = 0; i < ARRAY_SIZE(caught); i++)
 		sigaddset(&set, caught[i]);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGALRM, give_up);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 }
@@ -560,9 +596,9 @@ static int run_machine(const struct config *config)
 		terminal_restore();
 		report(reason, value);
 		status = end_status(reason, value);
+		let_go(m, status);
 	}
-	/* The process ends here: descriptors, memory, taps and locks go with it, at once and whatever
-	 * state the guest left them in. */
+	/* The rest goes with the process. */
 	return status;
 }
 

@@ -40,6 +40,7 @@ static const u8 allowed_ops[] = {
 static const u8 allowed_register[] = {
 	IORING_REGISTER_FILES_UPDATE,
 	IORING_UNREGISTER_RING_FDS,
+	IORING_UNREGISTER_FILES,
 };
 
 static bool refused(const struct reactor *reactor, u32 feature)
@@ -196,6 +197,9 @@ static void uring_end(struct reactor *reactor)
 {
 	struct uring *uring = reactor->ring;
 
+	/* Waits until the kernel has let go of them: locks and taps are free when this returns, not at
+	 * some time after the process. */
+	io_uring_unregister_files(&uring->ring);
 	/* Here and not in destroy(): it is this thread's registration. */
 	if (uring->ring.enter_ring_fd != uring->ring.ring_fd)
 		io_uring_unregister_ring_fd(&uring->ring);

@@ -116,12 +116,15 @@ static const struct rule calls[] = {
 	CALL_IF(fcntl, M, 1, LOW, F_GETFL),
 	CALL_IF(fcntl, M, 1, LOW, F_SETFL),
 	CALL(timerfd_settime, M),
+	CALL(alarm, M),
+	CALL(setitimer, M),
 	/* ---- vCPUs are called out of the guest by a signal ---- */
 	CALL(rt_sigtimedwait, M | V),
 	/* ---- a reactor's waiting ---- */
 	CALL(io_uring_enter, R),
 	CALL_IF(io_uring_register, R, 1, LOW, IORING_REGISTER_FILES_UPDATE),
 	CALL_IF(io_uring_register, R, 1, LOW, IORING_UNREGISTER_RING_FDS),
+	CALL_IF(io_uring_register, R, 1, LOW, IORING_UNREGISTER_FILES),
 	CALL(epoll_wait, R),
 	CALL(epoll_pwait, R),
 	CALL(epoll_ctl, R),
