@@ -43,8 +43,7 @@ static enum virtio_served serve(struct virtio_queue *virtio_queue)
 		}
 		blk_request_begin(request, &buffer);
 	}
-	/* a driver that makes the same buffer available again and again can have more in flight
-	 * than its ring holds: it waits for the first of them to end */
+	/* the whole ring is in flight: the first to end asks again */
 	queue->starved = true;
 	return VIRTIO_SERVED_LATER;
 }
