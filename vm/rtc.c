@@ -118,20 +118,22 @@ static void latch_time(struct rtc *rtc)
 {
 	time_t now = host_seconds() + rtc->offset;
 	struct tm tm;
+	int year;
 
 	if (!gmtime_r(&now, &tm) || tm.tm_year < -1900 || tm.tm_year >= 10000 - 1900) {
 		rtc->offset = 0; /* no such date has registers */
 		now = host_seconds();
 		gmtime_r(&now, &tm);
 	}
+	year = tm.tm_year + 1900;
 	rtc->cmos[SECONDS] = encode(rtc, tm.tm_sec);
 	rtc->cmos[MINUTES] = encode(rtc, tm.tm_min);
 	rtc->cmos[HOURS] = encode_hours(rtc, tm.tm_hour);
 	rtc->cmos[DAY_OF_WEEK] = encode(rtc, tm.tm_wday + 1);
 	rtc->cmos[DAY_OF_MONTH] = encode(rtc, tm.tm_mday);
 	rtc->cmos[MONTH] = encode(rtc, tm.tm_mon + 1);
-	rtc->cmos[YEAR] = encode(rtc, tm.tm_year % 100);
-	rtc->cmos[CENTURY] = encode(rtc, (tm.tm_year + 1900) / 100);
+	rtc->cmos[YEAR] = encode(rtc, year % 100);
+	rtc->cmos[CENTURY] = encode(rtc, year / 100);
 }
 
 /* Takes the time registers as the time; what makes no date (the 31st of June) goes over into the

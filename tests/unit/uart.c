@@ -229,11 +229,11 @@ static void test_full_output(void **state)
 		;
 	/* who does not look at THRE loses the newest, and nothing else breaks */
 	for (int i = 0; i < 40000; i++)
-		out(UART_TX, (u8)i);
+		out(UART_TX, (u8)(i / 100));
 	assert_int_equal(uart_output(uart, taken, sizeof(taken)), sizeof(taken));
 	for (u32 i = 0; i < sizeof(taken); i++)
-		assert_int_equal(taken[i], (u8)i);
-	assert_string_equal(printed(), "");
+		assert_int_equal(taken[i], (u8)(i / 100));
+	assert_int_equal(uart_output(uart, taken, sizeof(taken)), 0);
 }
 
 static void test_input_waits_for_rts(void **state)
