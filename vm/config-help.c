@@ -57,7 +57,8 @@ static int finish(void)
 
 /* ---- --help ---- */
 
-/* Puts a word on the line, or on a new one if it would pass the screen's edge. */
+/* Puts a word (or words that stay together) on the line, or on a new one if it would pass the
+ * screen's edge. */
 static void put_word(const char *word, int *column, int indent)
 {
 	int length = (int)strlen(word);
@@ -131,7 +132,7 @@ static void help_keys(void)
 		snprintf(word, sizeof(word), "%s: %.*s%s", config_keys[i].key,
 			 end ? (int)(end - man) : (int)strlen(man), man,
 			 i + 1 < config_key_count ? "," : "");
-		put_words(word, &column, 2);
+		put_word(word, &column, 2);
 	}
 	putchar('\n');
 }
@@ -145,7 +146,7 @@ static void help_statuses(void)
 		snprintf(word, sizeof(word), "%s %s%s", config_statuses[i].status,
 			 config_statuses[i].help,
 			 i + 1 < config_status_count ? "," : "; see vmm(1)");
-		put_words(word, &column, 2);
+		put_word(word, &column, 2);
 	}
 	putchar('\n');
 }

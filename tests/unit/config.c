@@ -1,0 +1,562 @@
+/* vm/config*.c: what is accepted and what it means; what is refused, in one line that says what,
+ * why and what to do; help and man page from the same table.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "vm/config.h"
+
+static struct config config;
+static int errors; /* where stderr goes */
+static char message[4096];
+
+/* Parses flags given as words up to NULL. What was logged is in message. */
+static int parse(const char *first, ...)
+{
+	char *argv[64] = { "vmm" };
+	int argc = 1, saved = dup(STDERR_FILENO), err;
+	const char *word = first;
+	ssize_t n;
+	va_list args;
+
+	va_start(args, first);
+	for (; word; word = va_arg(args, const char *)) {
+		assert_true(argc < 63);
+		argv[argc++] = (char *)word;
+	}
+	va_end(args);
+	assert_int_equal(ftruncate(errors, 0), 0);
+	lseek(errors, 0, SEEK_SET);
+	dup2(errors, STDERR_FILENO);
+	err = config_parse(&config, argc, argv);
+	dup2(saved, STDERR_FILENO);
+	close(saved);
+	n = pread(errors, message, sizeof(message) - 1, 0);
+	message[n > 0 ? n : 0] = '\0';
+	if (err < 0) /* one line, and the struct is clean */
+		assert_ptr_equal(strchr(message, '\n'), message + strlen(message) - 1);
+	else
+		assert_string_equal(message, "");
+	return err;
+}
+
+#define accept(...)                                       \
+	do {                                              \
+		int err_ = parse(__VA_ARGS__, NULL);      \
+		if (err_)                                 \
+			fail_msg("refused: %s", message); \
+	} while (0)
+
+/* Refused, with all the words of `expected` (separated by |) in the line. */
+#define refuse(expected, ...)                                        \
+	do {                                                         \
+		assert_int_equal(parse(__VA_ARGS__, NULL), -EINVAL); \
+		assert_message(expected);                            \
+	} while (0)
+
+static void assert_message(const char *expected)
+{
+	char words[512], *cursor = words, *word;
+
+	assert_memory_equal(message, "vmm: ", 5);
+	snprintf(words, sizeof(words), "%s", expected);
+	while ((word = strsep(&cursor, "|")))
+		if (!strstr(message, word))
+			fail_msg("no \"%s\" in: %s", word, message);
+}
+
+/* A config file with this text. */
+static const char *file(const char *text)
+{
+	static const char path[] = "/tmp/vmm-test-config";
+	static char name[64];
+	FILE *f;
+
+	snprintf(name, sizeof(name), "%s-%d", path, getpid());
+	f = fopen(name, "w");
+	assert_non_null(f);
+	fputs(text, f);
+	fclose(f);
+	return name;
+}
+
+static int set_up(void **state)
+{
+	(void)state;
+	errors = memfd_create("errors", MFD_CLOEXEC);
+	return errors < 0;
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	unlink(file(""));
+	return close(errors);
+}
+
+static void test_defaults(void **state)
+{
+	(void)state;
+	accept("--kernel", "bzImage");
+	assert_int_equal(config.action, CONFIG_RUN);
+	assert_string_equal(config.kernel, "bzImage");
+	assert_null(config.initrd);
+	assert_null(config.cmdline);
+	assert_int_equal(config.cpus, 1);
+	assert_int_equal(config.sockets * config.cores * config.threads, 1);
+	assert_int_equal(config.memory, MIB(512));
+	assert_int_equal(config.pages, MEMORY_PAGES_DEFAULT);
+	assert_string_equal(config.serial, "stdio");
+	assert_true(config.rng && config.reboot && config.sandbox);
+	assert_int_equal(config.iothreads, 1);
+	assert_int_equal(config.timeout_seconds, 0);
+	assert_int_equal(config.grace_seconds, 10);
+	assert_int_equal(config.disk_count + config.net_count, 0);
+	config_free(&config);
+	config_free(&config);
+}
+
+static void test_everything(void **state)
+{
+	static const u8 mac[] = { 0x52, 0x54, 0x00, 0xAB, 0xcd, 0xef };
+
+	(void)state;
+	accept("--kernel=k=v", "--initrd", "i", "--cmdline", "--quiet -- x",
+	       "--cpus=6,threads=2,sockets=3", "--mem", "3G,hugepages=1G", "--disk",
+	       "a,,b,ro,serial=x y,queues=64", "--disk=b,direct=on", "--disk",
+	       "c,,,cache=writethrough,direct=off,ro=off", "--net",
+	       "tap0,mac=52:54:00:AB:cd:ef,mtu=9000,queues=4", "--net=tap1", "--serial", "pty",
+	       "--rng=off", "--iothreads", "64", "--timeout", "600", "--grace=0", "--no-reboot",
+	       "--no-sandbox");
+	assert_string_equal(config.kernel, "k=v");
+	assert_string_equal(config.initrd, "i");
+	assert_string_equal(config.cmdline, "--quiet -- x");
+	assert_int_equal(config.cpus, 6);
+	assert_int_equal(config.sockets, 3);
+	assert_int_equal(config.cores, 1);
+	assert_int_equal(config.threads, 2);
+	assert_int_equal(config.memory, GIB(3));
+	assert_int_equal(config.pages, MEMORY_PAGES_1G);
+	assert_int_equal(config.disk_count, 3);
+	assert_string_equal(config.disks[0].path, "a,b");
+	assert_true(config.disks[0].readonly);
+	assert_string_equal(config.disks[0].serial, "x y");
+	assert_int_equal(config.disks[0].queues, 64);
+	assert_false(config.disks[0].direct);
+	assert_true(config.disks[1].direct);
+	assert_false(config.disks[1].readonly || config.disks[1].writethrough);
+	assert_string_equal(config.disks[2].path, "c,");
+	assert_true(config.disks[2].writethrough);
+	assert_false(config.disks[2].direct);
+	assert_int_equal(config.net_count, 2);
+	assert_true(config.nets[0].mac_given);
+	assert_memory_equal(config.nets[0].mac, mac, 6);
+	assert_int_equal(config.nets[0].mtu, 9000);
+	assert_int_equal(config.nets[0].queues, 4);
+	assert_false(config.nets[1].mac_given);
+	assert_string_equal(config.serial, "pty");
+	assert_false(config.rng || config.reboot || config.sandbox);
+	assert_int_equal(config.iothreads, 64);
+	assert_int_equal(config.timeout_seconds, 600);
+	assert_int_equal(config.grace_seconds, 0);
+	config_free(&config);
+}
+
+static void assert_memory(const char *text, u64 bytes)
+{
+	accept("--kernel", "k", "--mem", text);
+	assert_int_equal(config.memory, bytes);
+	config_free(&config);
+}
+
+static void test_memory(void **state)
+{
+	(void)state;
+	assert_memory("64", MIB(64));
+	assert_memory("64M", MIB(64));
+	assert_memory("4G", GIB(4));
+	assert_memory("4g", GIB(4));
+	assert_memory("1T", GIB(1024));
+	assert_memory("66,hugepages=2M", MIB(66));
+	refuse("--mem 63M|at least 64M", "--kernel", "k", "--mem", "63M");
+	refuse("--mem 0|at least 64M", "--kernel", "k", "--mem", "0");
+	refuse("negative|512M", "--kernel", "k", "--mem", "-4G");
+	refuse("not a size", "--kernel", "k", "--mem", "4GB");
+	refuse("not a size", "--kernel", "k", "--mem", "1.5G");
+	refuse("not a size", "--kernel", "k", "--mem", "G");
+	refuse("not a size", "--kernel", "k", "--mem", " 4G");
+	refuse("too large", "--kernel", "k", "--mem", "18446744073709551616");
+	refuse("too large", "--kernel", "k", "--mem", "18446744073709551615T");
+	refuse("too large", "--kernel", "k", "--mem", "17592186044416M"); /* wraps to 0 */
+	refuse("too large", "--kernel", "k", "--mem", "99999999999999999999999999T");
+	refuse("round it to 1G", "--kernel", "k", "--mem", "1500M,hugepages=1G");
+	refuse("round it to 2M", "--kernel", "k", "--mem", "65M,hugepages=2M");
+	refuse("hugepages=4K|2M or 1G", "--kernel", "k", "--mem", "1G,hugepages=4K");
+	refuse("hugepages has no value", "--kernel", "k", "--mem", "1G,hugepages");
+	refuse("hugepages is given twice", "--kernel", "k", "--mem",
+	       "1G,hugepages=2M,hugepages=2M");
+	refuse("hugpages|did you mean hugepages", "--kernel", "k", "--mem", "1G,hugpages=2M");
+}
+
+static void assert_topology(const char *text, u32 sockets, u32 cores, u32 threads)
+{
+	accept("--kernel", "k", "--cpus", text);
+	assert_int_equal(config.cpus, sockets * cores * threads);
+	assert_int_equal(config.sockets, sockets);
+	assert_int_equal(config.cores, cores);
+	assert_int_equal(config.threads, threads);
+	config_free(&config);
+}
+
+static void test_cpus(void **state)
+{
+	(void)state;
+	assert_topology("254", 1, 254, 1);
+	assert_topology("8,threads=2", 1, 4, 2);
+	assert_topology("8,sockets=2", 2, 4, 1);
+	assert_topology("8,cores=4", 2, 4, 1);
+	assert_topology("8,cores=2,sockets=2", 2, 2, 2);
+	assert_topology("8,cores=2,sockets=2,threads=2", 2, 2, 2);
+	refuse("--cpus 0|1 to 254", "--kernel", "k", "--cpus", "0");
+	refuse("--cpus 255|1 to 254", "--kernel", "k", "--cpus", "255");
+	refuse("4294967297|1 to 254", "--kernel", "k", "--cpus", "4294967297"); /* 2^32 + 1 */
+	refuse("18446744073709551617|1 to 254", "--kernel", "k", "--cpus", "18446744073709551617");
+	refuse("negative", "--kernel", "k", "--cpus", "-1");
+	refuse("not a number", "--kernel", "k", "--cpus", "4x");
+	refuse("not a number", "--kernel", "k", "--cpus", "0x4");
+	refuse("not a number", "--kernel", "k", "--cpus", "+4");
+	refuse("not a number", "--kernel", "k", "--cpus", ",cores=4");
+	refuse("8 CPUs|make the product equal", "--kernel", "k", "--cpus", "8,threads=3");
+	refuse("8 CPUs|2 sockets of 2 cores of 1 threads", "--kernel", "k", "--cpus",
+	       "8,sockets=2,cores=2,threads=1");
+	refuse("cores=0", "--kernel", "k", "--cpus", "8,cores=0");
+	refuse("product", "--kernel", "k", "--cpus", "1,cores=254,sockets=254,threads=254");
+}
+
+static void test_disks(void **state)
+{
+	char *argv[3 + 2 * 17] = { "vmm", "--kernel", "k" };
+	char paths[17][16];
+
+	(void)state;
+	refuse("--disk a|contradict", "--kernel", "k", "--disk", "a,ro,cache=writeback");
+	refuse("--disk a|contradict", "--kernel", "k", "--disk", "a,cache=writethrough,ro");
+	accept("--kernel", "k", "--disk", "a,ro=off,cache=writeback");
+	config_free(&config);
+	refuse("path is missing", "--kernel", "k", "--disk", ",ro");
+	refuse("value is empty", "--kernel", "k", "--disk", "");
+	refuse("value is empty", "--kernel", "k", "--disk=");
+	refuse("between two commas", "--kernel", "k", "--disk", "a,ro,");
+	refuse("cache=fast|writeback or writethrough", "--kernel", "k", "--disk", "a,cache=fast");
+	refuse("direct=yes|neither on nor off", "--kernel", "k", "--disk", "a,direct=yes");
+	refuse("queues=0", "--kernel", "k", "--disk", "a,queues=0");
+	refuse("queues=65", "--kernel", "k", "--disk", "a,queues=65");
+	refuse("serial has no value", "--kernel", "k", "--disk", "a,serial=");
+	refuse("21 letters", "--kernel", "k", "--disk", "a,serial=123456789012345678901");
+	refuse("printable", "--kernel", "k", "--disk", "a,serial=\033[2J");
+	assert_null(strchr(message, '\033'));
+	refuse("img is no key|ro, direct, serial, queues, cache|doubled", "--kernel", "k", "--disk",
+	       "a,img");
+	refuse("--disk a|given twice", "--kernel", "k", "--disk", "a", "--disk", "a,ro");
+	accept("--kernel", "k", "--disk", "a,ro", "--disk", "a,ro");
+	config_free(&config);
+	accept("--kernel", "k", "--disk", "a,serial=12345678901234567890");
+	assert_string_equal(config.disks[0].serial, "12345678901234567890");
+	config_free(&config);
+	for (int i = 0; i < 17; i++) {
+		snprintf(paths[i], sizeof(paths[i]), "d%d", i);
+		argv[3 + 2 * i] = "--disk";
+		argv[4 + 2 * i] = paths[i];
+	}
+	assert_int_equal(config_parse(&config, 3 + 2 * 16, argv), 0);
+	assert_int_equal(config.disk_count, 16);
+	config_free(&config);
+	assert_int_equal(config_parse(&config, 3 + 2 * 17, argv), -EINVAL);
+}
+
+static void test_nets(void **state)
+{
+	(void)state;
+	refuse("multicast|as in 52", "--kernel", "k", "--net", "t,mac=53:54:00:00:00:00");
+	refuse("null address", "--kernel", "k", "--net", "t,mac=00:00:00:00:00:00");
+	refuse("not an Ethernet", "--kernel", "k", "--net", "t,mac=52:54:00:00:00");
+	refuse("not an Ethernet", "--kernel", "k", "--net", "t,mac=52:54:00:00:00:00:00");
+	refuse("not an Ethernet", "--kernel", "k", "--net", "t,mac=52:54:00:00:00:0");
+	refuse("not an Ethernet", "--kernel", "k", "--net", "t,mac=52-54-00-00-00-00");
+	refuse("not an Ethernet", "--kernel", "k", "--net", "t,mac=5");
+	refuse("mtu=67", "--kernel", "k", "--net", "t,mtu=67");
+	refuse("mtu=65536", "--kernel", "k", "--net", "t,mtu=65536");
+	refuse("at most 15", "--kernel", "k", "--net", "interface-name-x");
+	refuse("not an interface", "--kernel", "k", "--net", "tap%d");
+	refuse("not an interface", "--kernel", "k", "--net", "/dev/tap");
+	refuse("not an interface", "--kernel", "k", "--net", "..");
+	refuse("name is missing", "--kernel", "k", "--net", ",mtu=1500");
+	refuse("given twice", "--kernel", "k", "--net", "t", "--net", "t");
+	refuse("same mac=", "--kernel", "k", "--net", "t,mac=52:54:00:00:00:01", "--net",
+	       "u,mac=52:54:00:00:00:01");
+}
+
+static void test_usage(void **state)
+{
+	(void)state;
+	refuse("vmm --kernel bzImage", "--mem", "1G");
+	assert_int_equal(parse(NULL), -EINVAL);
+	assert_message("no kernel|vmm --kernel bzImage");
+	refuse("--kernal|did you mean --kernel?", "--kernal", "k");
+	refuse("--kernal|did you mean --kernel?", "--kernal=k");
+	refuse("-kernel|did you mean --kernel?", "-kernel", "k");
+	refuse("--memory|did you mean --mem?", "--memory=1G");
+	refuse("--cpu|did you mean --cpus?", "--cpu", "1");
+	refuse("--smp|no such option|vmm --help", "--smp", "1");
+	refuse("-h|did you mean --help?", "-h");
+	refuse("no such option", "--");
+	refuse("no such option", "-");
+	refuse("no such option", "--=");
+	refuse("no such option",
+	       "--an-option-of-a-length-that-no-buffer-should-be-expected-to-hold-whole");
+	refuse("bzImage|not an option|--kernel", "bzImage");
+	refuse("empty word", "");
+	refuse("did you mean vmm check", "chekc");
+	refuse("first word", "--kernel", "k", "check");
+	refuse("check|takes no options", "check", "--mem", "1G");
+	refuse("--kernel: given twice", "--kernel", "k", "--kernel", "k");
+	refuse("--no-reboot: given twice", "--no-reboot", "--kernel", "k", "--no-reboot");
+	refuse("--kernel: needs a value|--kernel FILE", "--kernel");
+	refuse("--kernel: needs a value", "--kernel", "--mem", "1G");
+	refuse("--kernel: its value is empty", "--kernel", "");
+	refuse("--rng maybe|on nor off", "--rng", "maybe", "--kernel", "k");
+	refuse("--no-reboot yes|on nor off", "--no-reboot=yes", "--kernel", "k");
+	refuse("--iothreads 65", "--iothreads", "65", "--kernel", "k");
+	refuse("--timeout 31536001", "--timeout", "31536001", "--kernel", "k");
+	refuse("--timeout 1h|not a number", "--timeout", "1h", "--kernel", "k");
+	refuse("--help yes|takes no value", "--help=yes");
+	refuse("control character", "--kernel", "k", "--cmdline", "a\nb");
+	accept("--kernel", "--odd-name", "--cmdline", "");
+	assert_string_equal(config.kernel, "--odd-name");
+	assert_string_equal(config.cmdline, "");
+	config_free(&config);
+}
+
+static void test_actions(void **state)
+{
+	(void)state;
+	accept("check");
+	assert_int_equal(config.action, CONFIG_CHECK);
+	config_free(&config);
+	accept("check", "--help");
+	assert_int_equal(config.action, CONFIG_HELP);
+	config_free(&config);
+	/* asked for help, nothing behind it matters */
+	accept("--cpus", "nonsense", "--help", "--what-else");
+	assert_int_equal(config.action, CONFIG_HELP);
+	config_free(&config);
+	accept("--version");
+	assert_int_equal(config.action, CONFIG_VERSION);
+	config_free(&config);
+	accept("--man");
+	assert_int_equal(config.action, CONFIG_MAN);
+	config_free(&config);
+}
+
+static void test_file(void **state)
+{
+	const char *text = "# a machine\n"
+			   "\n"
+			   "  kernel =  /boot/vm linuz  \r\n"
+			   "cmdline = root=/dev/vda # not a comment\n"
+			   "\tcpus=2\n"
+			   "no-reboot\n"
+			   "no-sandbox = off\n"
+			   "disk = a,ro\n"
+			   "disk = b\n"
+			   "net = tap0\n"
+			   "mem = 1G"; /* no newline */
+
+	(void)state;
+	accept("--config", file(text));
+	assert_string_equal(config.kernel, "/boot/vm linuz");
+	assert_string_equal(config.cmdline, "root=/dev/vda # not a comment");
+	assert_int_equal(config.cpus, 2);
+	assert_false(config.reboot);
+	assert_true(config.sandbox);
+	assert_int_equal(config.disk_count, 2);
+	assert_int_equal(config.memory, GIB(1));
+	config_free(&config);
+	/* flags win wherever they stand; lists grow */
+	accept("--kernel", "k", "--mem=2G", "--disk", "c", "--config", file(text),
+	       "--no-reboot=off", "--cpus", "4");
+	assert_string_equal(config.kernel, "k");
+	assert_int_equal(config.memory, GIB(2));
+	assert_int_equal(config.cpus, 4);
+	assert_int_equal(config.cores, 4);
+	assert_true(config.reboot);
+	assert_int_equal(config.disk_count, 3);
+	assert_string_equal(config.disks[0].path, "a");
+	assert_string_equal(config.disks[2].path, "c");
+	config_free(&config);
+	refuse("given twice", "--config", file(text), "--disk", "b");
+	refuse("line 3: kernal|did you mean kernel", "--config", file("\n\nkernal = x\n"));
+	refuse("line 1: --kernel|did you mean kernel", "--config", file("--kernel = x\n"));
+	refuse("line 2: kernel: given twice", "--config", file("kernel = x\nkernel = y\n"));
+	refuse("line 1: cpus 0|1 to 254", "--config", file("cpus = 0\n"));
+	refuse("line 1: kernel: has no value|kernel = FILE", "--config", file("kernel\n"));
+	refuse("line 1: kernel: its value is empty", "--config", file("kernel =\n"));
+	refuse("line 1: (nothing): no such key", "--config", file("= 4\n"));
+	refuse("line 1: config|flag", "--config", file("config = other\n"));
+	refuse("line 1: help|flag", "--config", file("help\n"));
+	refuse("vmm --kernel bzImage", "--config", file(""));
+	refuse("--config: given twice", "--config", file(""), "--config", file(""));
+	assert_int_equal(parse("--config", "/nonexistent/file", NULL), -ENOENT);
+	assert_message("/nonexistent/file: cannot open|No such file");
+	assert_int_equal(parse("--config", "/", NULL), -EISDIR);
+	refuse("/dev/zero|larger than", "--config", "/dev/zero");
+	refuse("/proc/self/cmdline|not a text file", "--config", "/proc/self/cmdline");
+}
+
+static void test_examples(void **state)
+{
+	static const char *const names[] = { "configs/shell.conf", "configs/server.conf" };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		accept("--config", names[i]);
+		assert_non_null(config.kernel);
+		assert_true(config.disk_count > 0 && config.net_count > 0);
+		config_free(&config);
+	}
+}
+
+/* What a print function writes to stdout. */
+static const char *output_of(int (*print)(void))
+{
+	static char text[32768];
+	int fd = memfd_create("output", 0), saved = dup(STDOUT_FILENO), err;
+	ssize_t n;
+
+	fflush(stdout);
+	dup2(fd, STDOUT_FILENO);
+	err = print();
+	dup2(saved, STDOUT_FILENO);
+	assert_int_equal(err, 0);
+	n = pread(fd, text, sizeof(text) - 1, 0);
+	assert_true(n > 0 && n < (ssize_t)sizeof(text) - 1);
+	text[n] = '\0';
+	close(saved);
+	close(fd);
+	return text;
+}
+
+/* All in --help and in the page; options that are parsed and not told would be a secret. */
+static const char *const told[] = { "kernel",  "initrd", "cmdline",   "cpus",	    "mem",
+				    "disk",    "net",	 "serial",    "rng",	    "iothreads",
+				    "timeout", "grace",	 "no-reboot", "no-sandbox", "config",
+				    "help",    "version" };
+static const char *const statuses[] = {
+	"0", "1", "2", "3", "4", "120", "123", "124", "125", "128+N"
+};
+
+static void test_help(void **state)
+{
+	const char *text, *line;
+	unsigned int lines = 0;
+
+	(void)state;
+	text = output_of(config_print_help);
+	for (line = text; *line; line += strcspn(line, "\n") + 1) {
+		assert_true(strcspn(line, "\n") < 80);
+		assert_null(memchr(line, '\t', strcspn(line, "\n")));
+		lines++;
+	}
+	assert_true(lines <= 23); /* and the prompt */
+	for (size_t i = 0; i < ARRAY_SIZE(told); i++) {
+		char word[32];
+
+		snprintf(word, sizeof(word), " --%s", told[i]);
+		if (!strstr(text, word))
+			fail_msg("--help has no%s", word);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(statuses); i++) {
+		char word[32];
+
+		snprintf(word, sizeof(word), "%s ", statuses[i]);
+		if (!strstr(strstr(text, "Status"), word))
+			fail_msg("--help has no status %s", word);
+	}
+	assert_non_null(strstr(text, ",cache=writeback|writethrough"));
+	assert_non_null(strstr(text, "Ctrl-A"));
+	assert_null(strstr(text, "--man"));
+	assert_memory_equal(output_of(config_print_version), "vmm ", 4);
+}
+
+static void test_man(void **state)
+{
+	const char *text;
+
+	(void)state;
+	text = output_of(config_print_man);
+	assert_memory_equal(text, ".TH VMM 1 ", 10);
+	for (size_t i = 0; i < ARRAY_SIZE(told); i++) {
+		char word[64] = "\\fB\\-\\-";
+
+		for (const char *p = told[i]; *p; p++)
+			snprintf(word + strlen(word), sizeof(word) - strlen(word), "%s%c",
+				 *p == '-' ? "\\" : "", *p);
+		strcat(word, "\\fR");
+		if (!strstr(text, word))
+			fail_msg("the page has no %s", word);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(statuses); i++) {
+		char word[32];
+
+		snprintf(word, sizeof(word), ".B %s\n", statuses[i]);
+		assert_non_null(strstr(strstr(text, ".SH EXIT STATUS"), word));
+	}
+	/* nothing of the text is taken for a request: every line that begins with a dot is one we
+	 * know */
+	for (const char *line = text; *line; line += strcspn(line, "\n") + 1)
+		if (*line == '.' || *line == '\'')
+			assert_true(!strncmp(line, ".TH ", 4) || !strncmp(line, ".SH ", 4) ||
+				    !strncmp(line, ".TP\n", 4) || !strncmp(line, ".PP\n", 4) ||
+				    !strncmp(line, ".RS\n", 4) || !strncmp(line, ".RE\n", 4) ||
+				    !strncmp(line, ".B ", 3) || !strncmp(line, ".I ", 3) ||
+				    !strncmp(line, ".br\n", 4) || !strncmp(line, ".nf\n", 4) ||
+				    !strncmp(line, ".fi\n", 4));
+}
+
+/* Standard output may be full or gone. */
+static void test_full_output(void **state)
+{
+	int fd = open("/dev/full", O_WRONLY), saved = dup(STDOUT_FILENO), err;
+
+	(void)state;
+	fflush(stdout);
+	dup2(fd, STDOUT_FILENO);
+	err = config_print_help();
+	dup2(saved, STDOUT_FILENO);
+	clearerr(stdout);
+	close(fd);
+	close(saved);
+	assert_int_equal(err, -ENOSPC);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_defaults),    cmocka_unit_test(test_everything),
+		cmocka_unit_test(test_memory),	    cmocka_unit_test(test_cpus),
+		cmocka_unit_test(test_disks),	    cmocka_unit_test(test_nets),
+		cmocka_unit_test(test_usage),	    cmocka_unit_test(test_actions),
+		cmocka_unit_test(test_file),	    cmocka_unit_test(test_examples),
+		cmocka_unit_test(test_help),	    cmocka_unit_test(test_man),
+		cmocka_unit_test(test_full_output),
+	};
+
+	return cmocka_run_group_tests(tests, set_up, tear_down);
+}
