@@ -234,12 +234,13 @@ static void test_decode(struct function *f)
 
 	begin("decoding off: registers and doorbells are dead; on: they live again");
 	EXPECT(start_modern(&d, f, VERSION_1, 1));
+	EXPECT_EQ(round_trip(&d, 36, 8, DOORBELL_IO), 0);
 	add_chain(&d.queue[0], parts, 3, 1);
 	config_write(f->slot, PCI_COMMAND, 2, PCI_COMMAND_MASTER);
 	EXPECT_EQ(read8(common(&d)), 0xff);
 	out16((u16)(f->bar[0] + VIRTIO_PCI_QUEUE_NOTIFY), 0);
 	settle();
-	EXPECT_EQ(d.queue[0].used->idx, 0);
+	EXPECT_EQ(d.queue[0].used->idx, d.queue[0].seen);
 	config_write(f->slot, PCI_COMMAND, 2,
 		     PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
 	EXPECT_EQ(read8(common(&d) + VIRTIO_PCI_COMMON_STATUS), 15);
