@@ -396,10 +396,13 @@ static void test_intx(struct function *f)
 		__asm__ volatile("sti");
 		EXPECT(wait_interrupts(v, n + 3) >= n + 3); /* level: again after each EOI */
 		line_handler = acknowledge;
-		settle();
-		n = interrupts[v];
-		settle();
-		EXPECT_EQ(interrupts[v], n);
+		/* what was under way comes to its end, on a busy host after a while */
+		for (u32 i = 0, quiet = 0; i < 100 && quiet < 5; i++) {
+			n = interrupts[v];
+			settle();
+			quiet = interrupts[v] == n ? quiet + 1 : 0;
+			EXPECT(i < 99);
+		}
 		config_write(f->slot, PCI_COMMAND, 2,
 			     PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER |
 				     PCI_COMMAND_INTX_DISABLE);
