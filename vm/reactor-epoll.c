@@ -126,25 +126,26 @@ static void epoll_engine_submit(struct reactor *reactor, struct reactor_op *op)
 	reactor_op_list_append(here ? &epoll->fresh : &epoll->disk, op);
 }
 
-/* An operation that a worker has begun is not found, and ends by itself. */
+/* What has ended, or is with a worker that has begun it, is not found and ends by itself. */
 static void epoll_engine_cancel(struct reactor *reactor, struct reactor_op *op)
 {
 	struct epoll *epoll = reactor->ring;
 	struct epoll_file *file;
+	bool ours;
 
-	if (op->state != REACTOR_OP_QUEUED && op->state != REACTOR_OP_WAITING)
+	if (op->state == REACTOR_OP_IDLE)
 		return;
 	file = &epoll->files[op->file];
-	if (!reactor_op_list_remove(&file->waiting, op) &&
-	    !reactor_op_list_remove(&epoll->fresh, op) &&
-	    !reactor_op_list_remove(&epoll->disk, op) &&
-	    !reactor_workers_cancel(reactor->reactors->workers, op))
-		return;
+	ours = reactor_op_list_remove(&file->waiting, op) ||
+	       reactor_op_list_remove(&epoll->fresh, op) ||
+	       reactor_op_list_remove(&epoll->disk, op) ||
+	       reactor_workers_cancel(reactor->reactors->workers, op);
 	/* Now, as the owner may close its descriptor next and the number may come to mean another
 	 * file. */
 	if (!file->waiting.first)
 		watch(reactor, op->file, 0);
-	reactor_complete(reactor, op, -ECANCELED);
+	if (ours)
+		reactor_complete(reactor, op, -ECANCELED);
 }
 
 static void epoll_engine_signal(struct reactor *reactor, reactor_file eventfd)

@@ -197,8 +197,8 @@ static void uring_end(struct reactor *reactor)
 {
 	struct uring *uring = reactor->ring;
 
-	/* Waits until the kernel has let go of them: locks and taps are free when this returns, not at
-	 * some time after the process. */
+	/* Waits until the kernel has let go of them: locks and taps are free when this returns, not
+	 * at some time after the process. */
 	io_uring_unregister_files(&uring->ring);
 	/* Here and not in destroy(): it is this thread's registration. */
 	if (uring->ring.enter_ring_fd != uring->ring.ring_fd)

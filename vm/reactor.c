@@ -31,18 +31,14 @@ struct reactor_wait {
 
 /* ---- numbering of files ---- */
 
-static reactor_file number_take(struct reactors *reactors, int fd)
+static reactor_file number_take(struct reactors *reactors, int fd, bool storage)
 {
 	reactor_file file = -ENOSPC;
-	struct stat st;
-
-	if (fstat(fd, &st) < 0)
-		return -errno;
 	pthread_mutex_lock(&reactors->lock);
 	for (u32 i = 0; i < reactors->max_files; i++) {
 		if (reactors->fds[i] != -1)
 			continue;
-		reactors->storage[i] = S_ISREG(st.st_mode) || S_ISBLK(st.st_mode);
+		reactors->storage[i] = storage;
 		__atomic_store_n(&reactors->fds[i], fd, __ATOMIC_RELAXED);
 		file = (reactor_file)i;
 		break;
@@ -90,9 +86,13 @@ static int file_set_all(struct reactors *reactors, reactor_file file, int fd)
 
 reactor_file reactor_file_add(struct reactors *reactors, int fd)
 {
-	reactor_file file = number_take(reactors, fd);
+	reactor_file file;
+	struct stat st;
 	int error;
 
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	file = number_take(reactors, fd, S_ISREG(st.st_mode) || S_ISBLK(st.st_mode));
 	if (file < 0)
 		return file;
 	error = file_set_all(reactors, file, fd);
@@ -208,12 +208,20 @@ static void wait_arm(struct reactor_wait *wait)
 	wait->reactor->reactors->engine->submit(wait->reactor, &wait->op);
 }
 
-static void wait_free(struct reactor_wait *wait)
+static void wait_forget_file(struct reactor_wait *wait)
 {
 	struct reactors *reactors = wait->reactor->reactors;
 
+	if (wait->file < 0)
+		return;
 	reactors->engine->file_set(wait->reactor, wait->file, -1);
 	number_free(reactors, wait->file);
+	wait->file = -1;
+}
+
+static void wait_free(struct reactor_wait *wait)
+{
+	wait_forget_file(wait);
 	*wait->link = wait->next;
 	if (wait->next)
 		wait->next->link = wait->link;
@@ -254,7 +262,7 @@ int reactor_event_add(struct reactor *reactor, struct reactor_event *event)
 	wait->reactor = reactor;
 	wait->event = event;
 	wait->iov = (struct iovec){ &wait->count, sizeof(wait->count) };
-	wait->file = number_take(reactor->reactors, event->fd);
+	wait->file = number_take(reactor->reactors, event->fd, false);
 	if (wait->file < 0) {
 		error = wait->file;
 		free(wait);
@@ -287,7 +295,9 @@ static void wait_remove(struct reactor_wait *wait)
 	wait->event = NULL;
 	if (wait->armed)
 		reactor_cancel(wait->reactor, &wait->op);
-	else if (!wait->firing)
+	else if (wait->firing)
+		wait_forget_file(wait); /* now: the owner may close its descriptor next */
+	else
 		wait_free(wait);
 }
 
@@ -442,7 +452,7 @@ static void drain(struct reactor *reactor)
 	for (wait = reactor->waits; wait; wait = next) {
 		next = wait->next;
 		if (wait->event)
-			reactor_event_remove(wait->event);
+			wait_remove(wait); /* the event itself may be gone with its owner */
 	}
 	while (reactor->waits) {
 		engine->enter(reactor, !reactor->completed.first);

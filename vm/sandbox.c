@@ -109,7 +109,8 @@ static const struct rule calls[] = {
 	CALL(fdatasync, M | R | W),
 	CALL(fallocate, M | R | W), /* main: gives guest RAM in hugetlb pages back */
 	CALL(lseek, M),
-	CALL(fstat, M),
+	CALL(fstat, M), /* which the C library writes in either way */
+	CALL_IF(newfstatat, M, 3, LOW, AT_EMPTY_PATH),
 	CALL(close, M | R),
 	CALL(poll, M | V | R),
 	CALL(ppoll, M | V | R),
