@@ -228,6 +228,7 @@ static void test_cpus(void **state)
 	refuse("--cpus 255|1 to 254", "--kernel", "k", "--cpus", "255");
 	refuse("4294967297|1 to 254", "--kernel", "k", "--cpus", "4294967297"); /* 2^32 + 1 */
 	refuse("18446744073709551617|1 to 254", "--kernel", "k", "--cpus", "18446744073709551617");
+	refuse("36893488147419103233|1 to 254", "--kernel", "k", "--cpus", "36893488147419103233");
 	refuse("negative", "--kernel", "k", "--cpus", "-1");
 	refuse("not a number", "--kernel", "k", "--cpus", "4x");
 	refuse("not a number", "--kernel", "k", "--cpus", "0x4");
@@ -314,6 +315,8 @@ static void test_usage(void **state)
 	refuse("-kernel|did you mean --kernel?", "-kernel", "k");
 	refuse("--memory|did you mean --mem?", "--memory=1G");
 	refuse("--cpu|did you mean --cpus?", "--cpu", "1");
+	refuse("--time|did you mean --timeout?", "--time", "1");
+	refuse("--mme|did you mean --mem?", "--mme", "1");
 	refuse("--smp|no such option|vmm --help", "--smp", "1");
 	refuse("-h|did you mean --help?", "-h");
 	refuse("no such option", "--");
