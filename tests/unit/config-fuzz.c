@@ -83,22 +83,31 @@ static int errors;
 
 static size_t make_text(char *text, size_t size, bool as_file)
 {
-	static const char *const keys[] = { "cpus", "mem", "disk", "net", "disk", "grace" };
-	static const char *const tails[] = {
-		"", "M", ",ro", ",mtu=1500", ",queues=9,serial=x", ""
-	};
-	size_t used = 0;
+	static const char *const keys[] = { "cpus", "mem", "mem",  "disk",
+					    "net",  "net", "disk", "grace" };
+	static const char *const tails[] = { "",
+					     "M",
+					     ",hugepages=2M",
+					     ",ro",
+					     ",mtu=1500",
+					     ",a-key-of-a-length-that-no-word-of-ours-has",
+					     ",mac=53:54:00:00:00:01",
+					     ",queues=9,serial=a-serial-number-of-many-letters",
+					     "" };
+	size_t used = 0, list = rand() % 2 ? 3 : 4; /* disks or nets, one too many */
+	bool many = rand() % 30 == 0;
 
 	/* most begin well, so that what follows is reached */
 	if (rand() % 4)
 		used = (size_t)snprintf(text, size, "%s",
 					as_file ? "kernel = k\n" : "--kernel=k\n");
-	for (int n = rand() % 4; n > 0; n--) {
-		size_t key = (size_t)rand() % ARRAY_SIZE(keys);
+	for (int n = many ? 18 : rand() % 4; n > 0; n--) {
+		size_t key = many ? list : (size_t)rand() % ARRAY_SIZE(keys);
 
-		used += (size_t)snprintf(text + used, size - used, "%s%s%s%d%s",
-					 as_file ? "" : "--", keys[key], as_file ? " = " : "=",
-					 rand() % 300, tails[key]);
+		used += (size_t)snprintf(
+			text + used, size - used, "%s%s%s%d%s", as_file ? "" : "--", keys[key],
+			as_file ? " = " : "=", many ? n : rand() % 300,
+			!many && rand() % 2 ? tails[(size_t)rand() % ARRAY_SIZE(tails)] : "");
 		text[used++] = '\n';
 	}
 	for (int n = rand() % 2 ? 0 : rand() % 24; n > 0; n--) {

@@ -228,7 +228,7 @@ static void test_cpus(void **state)
 	refuse("--cpus 255|1 to 254", "--kernel", "k", "--cpus", "255");
 	refuse("4294967297|1 to 254", "--kernel", "k", "--cpus", "4294967297"); /* 2^32 + 1 */
 	refuse("18446744073709551617|1 to 254", "--kernel", "k", "--cpus", "18446744073709551617");
-	refuse("36893488147419103233|1 to 254", "--kernel", "k", "--cpus", "36893488147419103233");
+	refuse("36893488147419103240|1 to 254", "--kernel", "k", "--cpus", "36893488147419103240");
 	refuse("negative", "--kernel", "k", "--cpus", "-1");
 	refuse("not a number", "--kernel", "k", "--cpus", "4x");
 	refuse("not a number", "--kernel", "k", "--cpus", "0x4");
