@@ -98,12 +98,14 @@ struct net_rx {
 	u16 held[NET_QUEUE_SIZE];
 	u16 held_first, held_count;
 	struct net_read *reads; /* NET_READS */
-	u32 reading;		/* bit n: reads[n] is in flight */
-	u16 armed;		/* which of them waits for the tap; NET_READS: none */
-	bool cancelling;	/* the armed one */
-	u16 depth;		/* reads that do not wait in the next burst */
-	u16 burst, got;		/* reads that did not wait: in this burst, of them successful */
-	u16 since_probe;	/* frames that came alone */
+	struct reactor_op poll;
+	u32 reading;	 /* bit n: reads[n] is in flight; bit NET_READS: poll */
+	u16 armed;	 /* which of them waits for the tap */
+	bool cancelling; /* the armed one */
+	bool readable;	 /* the poll said so */
+	u16 depth;	 /* reads that do not wait in the next burst */
+	u16 burst, got;	 /* reads that did not wait: in this burst, of them successful */
+	u16 since_probe; /* frames that came alone */
 	struct iovec pop[NET_QUEUE_SIZE];
 	u8 spill[64]; /* what does not fit into a read's chains begins here, which tells of it */
 };

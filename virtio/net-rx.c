@@ -7,12 +7,17 @@
  * read that waits for the tap (armed) and, while frames come thick, a burst before it of reads that
  * do not wait; the burst grows while it finds frames and shrinks when it finds none. All go to
  * the kernel in one submit, in order.
+ *
+ * While the driver has given less than the largest frame needs, a poll waits instead, and the frame
+ * gets what there is when it comes.
  */
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include "virtio/net-internal.h"
 
-#define NONE	    NET_READS
+#define POLL	    NET_READS /* armed: the poll */
+#define NONE	    (NET_READS + 1)
 #define BURST_MAX   (NET_READS - 1)
 #define PROBE_EVERY 4 /* frames that came alone until a burst of one is tried again */
 #define HEAD_BYTES  (NET_HEADER_MAX + ETH_HLEN + NET_VLAN_BYTES)
@@ -48,6 +53,7 @@ void net_rx_start(struct net_pair *pair)
 	rx->reading = 0;
 	rx->armed = NONE;
 	rx->cancelling = false;
+	rx->readable = false;
 	rx->depth = 0;
 	rx->burst = 0;
 	rx->got = 0;
@@ -253,6 +259,20 @@ static bool transient(s32 error)
 	       error == -ENOBUFS;
 }
 
+static void operation_ended(struct net_pair *pair, s32 result)
+{
+	struct net_rx *rx = &pair->rx;
+
+	if (result < 0 && !transient(result))
+		net_tap_lost(pair->net, result);
+	if (rx->reading)
+		return;
+	if (virtio_queue_running(rx->queue))
+		virtio_queue_schedule(rx->queue);
+	else
+		give_all(rx);
+}
+
 static void read_done(struct reactor_op *op, s32 result)
 {
 	struct net_read *read = container_of(op, struct net_read, op);
@@ -271,14 +291,18 @@ static void read_done(struct reactor_op *op, s32 result)
 		deliver(pair, read, (u32)result);
 	else
 		read_release(rx, read);
-	if (result < 0 && !transient(result))
-		net_tap_lost(pair->net, result);
-	if (rx->reading)
-		return;
-	if (virtio_queue_running(rx->queue))
-		virtio_queue_schedule(rx->queue);
-	else
-		give_all(rx);
+	operation_ended(pair, result);
+}
+
+static void poll_done(struct reactor_op *op, s32 result)
+{
+	struct net_rx *rx = container_of(op, struct net_rx, poll);
+
+	rx->reading &= ~BIT(POLL);
+	rx->armed = NONE;
+	rx->cancelling = false;
+	rx->readable = result > 0;
+	operation_ended(container_of(rx, struct net_pair, rx), result);
 }
 
 /* ---- reading ---- */
@@ -342,6 +366,19 @@ static void read_submit(struct net_pair *pair, struct net_read *read, bool waits
 	reactor_submit(rx->queue->reactor, &read->op);
 }
 
+static void poll_submit(struct net_pair *pair)
+{
+	struct net_rx *rx = &pair->rx;
+
+	rx->poll.done = poll_done;
+	rx->poll.code = REACTOR_POLL;
+	rx->poll.file = pair->net->tap->files[pair->index];
+	rx->poll.flags = POLLIN;
+	rx->reading |= BIT(POLL);
+	rx->armed = POLL;
+	reactor_submit(rx->queue->reactor, &rx->poll);
+}
+
 /* How many reads without waiting are worth their while, by what the last burst found. */
 static void adapt(struct net_rx *rx)
 {
@@ -381,42 +418,19 @@ static enum virtio_served read_begin(struct net_pair *pair)
 		if (ret <= 0)
 			break;
 	}
-	if (last)
+	if (!last)
+		return ret ? VIRTIO_SERVED_LATER : VIRTIO_SERVED_ALL;
+	if (read_enough(pair, last)) {
 		read_submit(pair, last, true);
-	/* With a whole frame's buffers under way, more of them are no news. */
-	if (last && read_enough(pair, last))
-		return VIRTIO_SERVED_LATER;
-	return ret ? VIRTIO_SERVED_LATER : VIRTIO_SERVED_ALL;
-}
-
-/* The armed read has too few buffers, and now there may be more: it is called back when that helps.
- * At least twice as many, so that a driver that adds one at a time does not have it called back
- * each time. */
-static enum virtio_served read_grow(struct net_pair *pair)
-{
-	struct net_rx *rx = &pair->rx;
-	const struct net_read *read = &rx->reads[rx->armed];
-	u64 more = 0;
-	int ret = 1;
-
-	if (read_enough(pair, read) || rx->cancelling)
-		return VIRTIO_SERVED_LATER;
-	for (u16 i = 0; i < rx->held_count; i++)
-		more += rx->chains[rx->held[(rx->held_first + i) % NET_QUEUE_SIZE]].bytes;
-	while (read->capacity + more < pair->rx_capacity) {
-		ret = take(pair);
-		if (ret <= 0)
-			break;
-		more += rx->chains[rx->held[(rx->held_first + rx->held_count - 1) % NET_QUEUE_SIZE]]
-				.bytes;
+	} else if (rx->readable) {
+		read_submit(pair, last, false);
+	} else {
+		read_release(rx, last);
+		poll_submit(pair);
 	}
-	if (ret < 0 || read->iov_count >= NET_READ_IOVS / 2)
-		return VIRTIO_SERVED_LATER;
-	if (read->capacity + more >= pair->rx_capacity || more >= read->capacity) {
-		rx->cancelling = true;
-		reactor_cancel(rx->queue->reactor, &rx->reads[rx->armed].op);
-	}
-	return ret ? VIRTIO_SERVED_LATER : VIRTIO_SERVED_ALL;
+	rx->readable = false;
+	/* What the driver adds meanwhile is found when a frame has come. */
+	return VIRTIO_SERVED_LATER;
 }
 
 enum virtio_served net_rx_serve(struct net_pair *pair)
@@ -425,32 +439,29 @@ enum virtio_served net_rx_serve(struct net_pair *pair)
 
 	if (!pair->active || atomic_load_explicit(&pair->net->lost, memory_order_relaxed))
 		return VIRTIO_SERVED_LATER;
-	if (!rx->reading)
-		return read_begin(pair);
-	if (rx->armed != NONE && rx->reading == BIT(rx->armed))
-		return read_grow(pair);
-	return VIRTIO_SERVED_LATER;
+	return rx->reading ? VIRTIO_SERVED_LATER : read_begin(pair);
+}
+
+/* Calls back what waits for the tap. */
+static void disarm(struct net_rx *rx)
+{
+	if (rx->armed == NONE || rx->cancelling)
+		return;
+	rx->cancelling = true;
+	reactor_cancel(rx->queue->reactor,
+		       rx->armed == POLL ? &rx->poll : &rx->reads[rx->armed].op);
 }
 
 void net_rx_renew(struct net_pair *pair)
 {
-	struct net_rx *rx = &pair->rx;
-
-	if (rx->armed != NONE && !rx->cancelling) {
-		rx->cancelling = true;
-		reactor_cancel(rx->queue->reactor, &rx->reads[rx->armed].op);
-	}
-	virtio_queue_schedule(rx->queue);
+	disarm(&pair->rx);
+	virtio_queue_schedule(pair->rx.queue);
 }
 
 void net_rx_stop(struct net_pair *pair)
 {
-	struct net_rx *rx = &pair->rx;
-
-	if (!rx->reading)
-		give_all(rx);
-	else if (rx->armed != NONE && !rx->cancelling) {
-		rx->cancelling = true;
-		reactor_cancel(rx->queue->reactor, &rx->reads[rx->armed].op);
-	}
+	if (pair->rx.reading)
+		disarm(&pair->rx);
+	else
+		give_all(&pair->rx);
 }
