@@ -376,8 +376,10 @@ int disk_register(struct disk *disk, struct reactors *reactors)
 {
 	reactor_file file = reactor_file_add(reactors, disk->fd);
 
-	if (file < 0)
+	if (file < 0) {
+		log_line("%s: the event threads cannot take it: %s", disk->path, strerror(-file));
 		return file;
+	}
 	disk->file = file;
 	return 0;
 }

@@ -265,10 +265,12 @@ static void sync_done(struct reactor_op *op, s32 result)
 	queue->syncing = false;
 	if (result < 0) {
 		status = failed(queue, "a flush", -result);
-		/* fsync(2): the page cache may have dropped what it could not write and calls it
-		 * clean, so that a second try would succeed with the data lost */
-		if (!blk->disk->direct)
-			atomic_store(&blk->unflushable, true);
+		/* fsync(2): the page cache may have dropped what it could not write and now calls
+		 * it clean, so that a second try would succeed with the data lost */
+		if (!blk->disk->direct && !atomic_exchange(&blk->unflushable, true))
+			log_line("%s: %s: the host may have lost written data, so every later "
+				 "flush fails too; mend its storage, then start the machine anew",
+				 blk->device.name, blk->disk->path);
 	}
 	if (atomic_load(&blk->unflushable))
 		status = VIRTIO_BLK_S_IOERR;
@@ -301,8 +303,7 @@ void blk_io_sync(struct blk_request *request)
 
 	blk_count(&queue->flushes);
 	list_add(&queue->unsynced, request);
-	if (!queue->syncing)
-		reactor_defer(queue->queue->reactor, REACTOR_FLUSH, &queue->sync_start);
+	reactor_defer(queue->queue->reactor, REACTOR_FLUSH, &queue->sync_start);
 }
 
 void blk_io_init(struct blk_queue *queue)

@@ -31,6 +31,8 @@ static void test_write_through(void **state)
 			assert_int_equal(config_read(f, C_WRITEBACK, 1), 0);
 		if (cases[i].store >= 0)
 			config_write(f, C_WRITEBACK, 1, (u64)cases[i].store);
+		if (!cases[i].wce)
+			assert_int_equal(config_read(f, C_WRITEBACK, 1), !cases[i].user);
 		assert_int_equal(simple(f, T_OUT, 0, 4096), S_OK);
 		assert_int_equal(last_flags(f), cases[i].stable ? RWF_DSYNC : 0);
 		assert_int_equal(simple(f, T_IN, 0, 4096), S_OK);
@@ -59,8 +61,10 @@ static void test_writeback_field(void **state)
 		assert_int_equal(simple(f, T_OUT, 0, 512), S_OK);
 		assert_int_equal(last_flags(f), 0);
 	}
-	config_write(f, C_OPT_IO, 8, 0); /* writeback is its fifth byte */
+	config_write(f, C_OPT_IO, 8, UINT32_MAX); /* writeback is its fifth byte */
 	assert_int_equal(config_read(f, C_WRITEBACK, 1), 0);
+	config_write(f, C_OPT_IO, 8, BIT64(32));
+	assert_int_equal(config_read(f, C_WRITEBACK, 1), 1);
 	config_write(f, C_WRITEBACK, 1, 0x80);
 	assert_int_equal(config_read(f, C_WRITEBACK, 1), 1);
 	/* nothing else can be written */

@@ -70,7 +70,8 @@ struct setting {
 	u32 alignment; /* pretend that O_DIRECT wants this */
 	u16 queues;
 	u32 threads;
-	const char *folder;
+	const char *folder; /* for the image, or */
+	const char *device; /* a block device instead of it */
 	u64 image;
 };
 
@@ -104,10 +105,14 @@ static inline void make(struct fixture *f, const struct setting *s)
 	f->pipe[0] = f->pipe[1] = -1;
 	f->arena = ARENA;
 	snprintf(f->path, sizeof(f->path), "%s/image", s->folder ? s->folder : folder);
-	unlink(f->path);
-	f->file = open(f->path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+	if (s->device)
+		snprintf(f->path, sizeof(f->path), "%s", s->device);
+	else
+		unlink(f->path);
+	f->file = open(f->path, s->device ? O_RDWR : O_RDWR | O_CREAT | O_TRUNC, 0600);
 	assert_true(f->file >= 0);
-	assert_int_equal(ftruncate(f->file, (off_t)(s->image ? s->image : IMAGE)), 0);
+	if (!s->device)
+		assert_int_equal(ftruncate(f->file, (off_t)(s->image ? s->image : IMAGE)), 0);
 	disk.path = f->path;
 	assert_int_equal(disk_open(&f->disk, &disk), 0);
 	if (s->can_nothing)

@@ -29,6 +29,46 @@ static void test_flushes_share_a_sync(void **state)
 	down(f);
 }
 
+static void pretend_syncing(void *arg)
+{
+	((struct blk_queue *)arg)->syncing = true;
+}
+
+static void end_pretended_sync(void *arg)
+{
+	struct blk_queue *queue = arg;
+
+	queue->sync.done(&queue->sync, 0);
+}
+
+/* What comes while a sync runs may not share it, as that one may have missed its writes: it waits
+ * for the next, together. */
+static void test_flush_during_a_sync(void **state)
+{
+	struct fixture *f = up(&(struct setting){ 0 });
+	struct blk_queue *queue = &f->blk->queues[0];
+	struct reactor *reactor = reactors_get(f->machine.reactors, 0);
+	struct request r[3];
+
+	(void)state;
+	assert_int_equal(simple(f, T_FLUSH, 0, 0), S_OK);
+	reactor_call(reactor, pretend_syncing, queue);
+	for (u32 i = 0; i < 3; i++) {
+		frame(f, &r[i], T_FLUSH, 0, 0, false);
+		send(&f->rings[0], &r[i]);
+		driver_kick(&f->rings[0]);
+		driver_wait(look_at(f).in_flight == i + 1);
+	}
+	usleep(20000);
+	assert_false(driver_used(&f->rings[0], NULL, NULL));
+	assert_int_equal(counts(f).syncs, 1);
+	reactor_call(reactor, end_pretended_sync, queue);
+	for (u32 i = 0; i < 3; i++)
+		driver_wait_used(&f->rings[0], NULL, NULL);
+	assert_int_equal(counts(f).syncs, 2);
+	down(f);
+}
+
 /* After a flush that failed on a buffered file the kernel may have dropped the data: no later flush
  * may claim that it is safe. With O_DIRECT nothing is dropped. */
 static void failing_flush(bool direct, u8 later)
@@ -41,7 +81,7 @@ static void failing_flush(bool direct, u8 later)
 	become_pipe(f); /* fsync of a pipe: EINVAL */
 	take_stderr(&saved, &file);
 	assert_int_equal(simple(f, T_FLUSH, 0, 0), S_IOERR);
-	assert_int_equal(give_stderr(saved, file, "a flush failed"), 1);
+	assert_int_equal(give_stderr(saved, file, "a flush failed"), direct ? 1 : 2);
 	assert_int_equal(counts(f).errors, 1);
 	f->disk.file = real;
 	assert_int_equal(simple(f, T_FLUSH, 0, 0), later);
@@ -154,6 +194,26 @@ static void test_discard(void **state)
 	expect(f, &r, S_OK, 1);
 	assert_zero(f, 0, 256);
 	assert_int_equal(lseek(f->file, 0, SEEK_END), IMAGE);
+	down(f);
+}
+
+/* No range is longer than promised, on disks that are. */
+static void test_longest_ranges(void **state)
+{
+	struct fixture *f = up(&(struct setting){ .image = GIB(3) });
+	u32 discard = (u32)config_read(f, C_DISCARD_MAX, 4);
+	u32 zeroes = (u32)config_read(f, C_ZEROES_MAX, 4);
+
+	(void)state;
+	if (f->disk.can_discard) {
+		assert_int_equal(one_range(f, T_DISCARD, 8, discard, 0), S_OK);
+		assert_int_equal(one_range(f, T_DISCARD, 8, discard + 1, 0), S_IOERR);
+	}
+	if (f->disk.can_zero) {
+		assert_int_equal(one_range(f, T_ZEROES, 8, zeroes, 0), S_OK);
+		assert_int_equal(one_range(f, T_ZEROES, 8, zeroes + 1, 1), S_IOERR);
+	}
+	assert_int_equal(counts(f).errors, 0);
 	down(f);
 }
 
@@ -385,19 +445,109 @@ static void test_short_reads(void **state)
 	down(f);
 }
 
+/* O_DIRECT that stops inside a block has not done that block: it is done again. */
+static void test_short_direct_reads(void **state)
+{
+	struct fixture *f = up(&(struct setting){ 0 });
+	u8 first[700], second[512];
+	struct request r;
+	int saved, file;
+	u32 written;
+	u8 *data;
+
+	(void)state;
+	become_pipe(f);
+	f->disk.alignment = 512;
+	memset(first, 1, sizeof(first));
+	memset(second, 2, sizeof(second));
+	data = frame(f, &r, T_IN, 0, 1024, true);
+	assert_int_equal(write(f->pipe[1], first, 700), 700);
+	send(&f->rings[0], &r);
+	driver_kick(&f->rings[0]);
+	usleep(20000);
+	assert_false(driver_used(&f->rings[0], NULL, NULL));
+	assert_int_equal(write(f->pipe[1], second, 512), 512);
+	driver_wait_used(&f->rings[0], NULL, &written);
+	assert_int_equal(written, 1025);
+	assert_memory_equal(data, first, 512);
+	assert_memory_equal(data + 512, second, 512);
+	/* less than a block cannot be gone on from */
+	take_stderr(&saved, &file);
+	assert_int_equal(write(f->pipe[1], first, 100), 100);
+	assert_int_equal(simple(f, T_IN, 0, 1024), S_IOERR);
+	assert_int_equal(give_stderr(saved, file, "a read failed"), 1);
+	down(f);
+}
+
+/* A real device of 4 KiB sectors. Through the page cache it takes sectors of 512 bytes, too. */
+static void test_large_sectors(void **state)
+{
+	char command[256], device[64] = "";
+	struct fixture *f;
+	FILE *output;
+	int held;
+
+	(void)state;
+	snprintf(command, sizeof(command),
+		 "truncate -s 4M %s/sectors && losetup -f --show -b 4096 %s/sectors 2>/dev/null",
+		 folder, folder);
+	output = popen(command, "r");
+	if (!output || !fgets(device, sizeof(device), output) || pclose(output) != 0) {
+		print_message("no loop device to be had (not root, or none in this container)\n");
+		skip();
+	}
+	device[strcspn(device, "\n")] = '\0';
+	/* goes with the last that has it open, whatever becomes of this test */
+	held = open(device, O_RDONLY);
+	assert_true(held >= 0);
+	snprintf(command, sizeof(command), "losetup -d %s", device);
+	assert_int_equal(system(command), 0);
+	f = up(&(struct setting){ .device = device, .direct = true });
+	assert_int_equal(config_read(f, C_BLK_SIZE, 4), 4096);
+	assert_int_equal(config_read(f, C_CAPACITY, 8), IMAGE / 512);
+	assert_int_equal(simple(f, T_OUT, 8, 8192), S_OK);
+	assert_int_equal(simple(f, T_OUT, 8, 512), S_IOERR);
+	assert_int_equal(simple(f, T_IN, IMAGE / 512 - 8, 4096), S_OK);
+	assert_int_equal(simple(f, T_FLUSH, 0, 0), S_OK);
+	down(f);
+	f = up(&(struct setting){ .device = device });
+	assert_int_equal(config_read(f, C_BLK_SIZE, 4), 4096);
+	dirty(f);
+	assert_true(virtio_has(f->device, F_ZEROES));
+	assert_int_equal(one_range(f, T_ZEROES, 80, 160, 0), S_OK);
+	assert_zero(f, 80, 240);
+	assert_int_equal(one_range(f, T_ZEROES, 81, 8, 0), S_IOERR);
+	assert_int_equal(one_range(f, T_ZEROES, 80, 7, 0), S_IOERR);
+	if (virtio_has(f->device, F_DISCARD)) {
+		assert_int_equal(one_range(f, T_DISCARD, 240, 80, 0), S_OK);
+		assert_zero(f, 80, 320);
+		assert_int_equal(one_range(f, T_ZEROES, 320, 80, 1), S_OK);
+		assert_zero(f, 80, 400);
+	}
+	assert_int_equal(simple(f, T_OUT, 3, 512), S_OK);
+	assert_int_equal(simple(f, T_IN, 3, 512), S_OK);
+	assert_int_equal(counts(f).errors, 0);
+	down(f);
+	close(held);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_flushes_share_a_sync),
+		cmocka_unit_test(test_flush_during_a_sync),
 		cmocka_unit_test(test_flush_failure_lasts),
 		cmocka_unit_test(test_discard),
+		cmocka_unit_test(test_longest_ranges),
 		cmocka_unit_test(test_write_zeroes),
 		cmocka_unit_test(test_ranges_not_offered),
 		cmocka_unit_test(test_bounces),
 		cmocka_unit_test(test_large_blocks),
+		cmocka_unit_test(test_large_sectors),
 		cmocka_unit_test(test_file_cut_short),
 		cmocka_unit_test(test_full_file_system),
 		cmocka_unit_test(test_short_reads),
+		cmocka_unit_test(test_short_direct_reads),
 	};
 
 	return on_both_engines(tests);

@@ -276,6 +276,9 @@ static void test_read_only(void **state)
 	assert_int_equal(simple(f, T_IN, 0, 512), S_OK);
 	assert_int_equal(simple(f, T_FLUSH, 0, 0), S_OK);
 	assert_int_equal(simple(f, T_DISCARD, 0, 16), S_UNSUPP);
+	/* none of it got as far as the host */
+	assert_int_equal(counts(f).errors, 0);
+	assert_int_equal(counts(f).syncs, 0);
 	down(f);
 }
 
