@@ -80,8 +80,7 @@ static bool needs_bounce(const struct blk_request *request)
 	return address & (disk->memory_alignment - 1) || length & (disk->alignment - 1);
 }
 
-/* The transfer is `length` bytes further: drops them from the iovecs, copying them to or from a
- * bounce buffer. */
+/* Between the driver's buffers, from where the transfer stands, and the bounce buffer. */
 static void copy_bounced(const struct blk_request *request, u32 length)
 {
 	u8 *bounce = request->bounce;

@@ -53,8 +53,8 @@ struct blk_request {
 	u32 range, range_count;
 	struct blk_range ranges[BLK_MAX_RANGES];
 
-	struct iovec
-		chain[BLK_QUEUE_SIZE]; /* the driver's buffers: no chain is longer (2.7.5.3.1) */
+	/* the driver's buffers: no chain is longer (2.7.5.3.1) */
+	struct iovec chain[BLK_QUEUE_SIZE];
 };
 
 struct blk_list {
@@ -90,9 +90,10 @@ struct virtio_blk {
 	struct disk *disk;
 	char serial[BLK_ID_BYTES]; /* padded with zeros */
 	bool initially_through;	   /* cache=writethrough */
-	_Atomic bool
-		writethrough; /* in force: every write reaches stable storage before it completes */
-	_Atomic bool unflushable; /* the host lost written data: no flush may succeed any more */
+	/* in force: every write reaches stable storage before it completes */
+	_Atomic bool writethrough;
+	/* the host lost written data: no flush may succeed any more */
+	_Atomic bool unflushable;
 	struct log_limit error_limit;
 	u16 queue_count;
 	struct blk_queue queues[];
@@ -120,8 +121,7 @@ void blk_config_reset(struct virtio_device *device);
 /* Answers a request: status byte, used element, and back into the free list. */
 void blk_request_finish(struct blk_request *request, u8 status);
 
-/* Gives up on a request that cannot be answered: it has no status byte. The device needs a reset.
- */
+/* Gives up on a request that has no status byte to be answered with: the device needs a reset. */
 void blk_request_drop(struct blk_request *request);
 
 /* ---- blk-request.c; reactor ---- */
