@@ -141,7 +141,7 @@ static void queue_write(struct virtio_pci *pci, u32 offset, u32 value)
 			virtio_queue_enable(queue);
 		break;
 	case VIRTIO_PCI_COMMON_Q_RESET:
-		if (value == 1 && virtio_has(pci->device, VIRTIO_F_RING_RESET))
+		if (value == 1)
 			virtio_queue_reset(queue);
 		break;
 	default:

@@ -377,9 +377,13 @@ void virtio_pci_destroy(struct virtio_pci *pci)
 	if (!pci)
 		return;
 	device = pci->device;
-	pci_function_unplug(&pci->function);
+	/* From here on no reactor asks for an interrupt of the configuration ... */
 	pthread_mutex_lock(&device->lock);
 	device->transport = &nobody_ops;
+	pthread_mutex_unlock(&device->lock);
+	pci_function_unplug(&pci->function);
+	/* ... and with this none of a queue. */
+	pthread_mutex_lock(&device->lock);
 	atomic_store(&device->intx_file, -1);
 	for (u16 i = 0; i < device->queue_count; i++)
 		atomic_store(&device->queues[i].interrupt, VIRTIO_INTERRUPT_NONE);

@@ -1,7 +1,8 @@
 /*
- * virtio over PCI (virtio 1.3, 4.1): a transitional function with the legacy registers, ISR and doorbell in BAR0 (I/O)
- * and the modern structures, MSI-X table and PBA in BAR2 (64-bit memory). pci-modern.c and pci-legacy.c are the two register layouts
- * over one device core; pci.c is the function: capabilities, interrupts, doorbells.
+ * virtio over PCI (virtio 1.3, 4.1): a transitional function with the legacy registers, ISR and
+ * doorbell in BAR0 (I/O) and the modern structures, MSI-X table and PBA in BAR2 (64-bit memory).
+ * pci-modern.c and pci-legacy.c are the two register layouts over one device core; pci.c is the
+ * function: capabilities, interrupts, doorbells.
  */
 #ifndef VIRTIO_PCI_H
 #define VIRTIO_PCI_H
@@ -18,17 +19,19 @@ struct virtio_pci_config {
 	struct virtio_device *device; /* initialised, not yet plugged */
 };
 
-/* How many files and events a function of so many queues registers with the reactors: a vector each, one for the configuration, the
- * line, and perhaps the line's end of interrupt. */
+/* How many files and events a function of so many queues registers with the reactors: a vector
+ * each, one for the configuration, the line, and perhaps the line's end of interrupt. */
 static inline u32 virtio_pci_files(u16 queues)
 {
 	return queues + 3u;
 }
 
-/* Makes the function and plugs it into the next free slot; sets device->transport. Before reactors_start(). 0 or -errno (logged). Main thread. */
+/* Makes the function and plugs it into the next free slot; sets device->transport. Before
+ * reactors_start(). 0 or -errno (logged). Main thread. */
 int virtio_pci_create(struct virtio_pci **pci, const struct virtio_pci_config *config);
-/* Takes the function out of the machine. vCPUs paused, queues idle (virtio_device_power_on()); before reactors_destroy(), which comes
- * before virtio_device_destroy() and pci_host_destroy(). Main thread. */
+/* Takes the function out of the machine. vCPUs paused, queues idle (virtio_device_power_on());
+ * before reactors_destroy(), which comes before virtio_device_destroy() and pci_host_destroy().
+ * Main thread. */
 void virtio_pci_destroy(struct virtio_pci *pci);
 /* Function and device to power-on state. vCPUs paused. Main thread. */
 void virtio_pci_reset(struct virtio_pci *pci);

@@ -745,7 +745,13 @@ static void queue_sizes(void **state)
 		common_put(VIRTIO_PCI_COMMON_Q_SIZE, 2, wrong[i]);
 		assert_int_equal(common_get(VIRTIO_PCI_COMMON_Q_SIZE, 2), 8);
 	}
+	/* neither 0 nor anything but 1 enables */
+	common_put(VIRTIO_PCI_COMMON_Q_ENABLE, 2, 0);
+	common_put(VIRTIO_PCI_COMMON_Q_ENABLE, 2, 0x101);
+	assert_int_equal(common_get(VIRTIO_PCI_COMMON_Q_ENABLE, 2), 0);
 	modern_driver(0);
+	common_put(VIRTIO_PCI_COMMON_Q_ENABLE, 2, 0);
+	assert_int_equal(common_get(VIRTIO_PCI_COMMON_Q_ENABLE, 2), 1);
 	common_put(VIRTIO_PCI_COMMON_Q_SIZE, 2, 32); /* enabled */
 	assert_int_equal(common_get(VIRTIO_PCI_COMMON_Q_SIZE, 2), 16);
 }
