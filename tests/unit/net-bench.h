@@ -57,8 +57,8 @@ struct bench {
 	u32 header;
 	u16 ctrl_index;
 	struct driver_ring rings[2 * BENCH_PAIRS + 1];
-	u64 rx_at[BENCH_PAIRS][BENCH_RING]; /* the buffer of each head */
-	u32 rx_size[BENCH_PAIRS][BENCH_RING];
+	u64 rx_at[BENCH_PAIRS][NET_QUEUE_SIZE]; /* the buffer of each head */
+	u32 rx_size[BENCH_PAIRS][NET_QUEUE_SIZE];
 	u64 rx_next[BENCH_PAIRS];
 	int sock;
 };
