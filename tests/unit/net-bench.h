@@ -294,7 +294,7 @@ static inline void rx_add(struct bench *b, u16 pair, u16 count, u32 size)
 /* Takes a used buffer that must be there; its bytes are appended to the frame. */
 static inline u32 rx_take_buffer(struct bench *b, u16 pair, struct bench_frame *frame, u32 *written)
 {
-	u32 head;
+	u32 head = 0;
 
 	assert_true(driver_used(&b->rings[2 * pair], &head, written));
 	assert_true(*written <= b->rx_size[pair][head]);
@@ -318,7 +318,7 @@ static inline struct bench_frame *rx_take(struct bench *b, u16 pair)
 	const struct driver_ring *ring = &b->rings[2 * pair];
 	struct bench_frame *frame = &received;
 	u16 there, num = 1;
-	u32 room, written;
+	u32 room, written = 0;
 
 	driver_wait(rx_waiting(b, pair));
 	there = (u16)(__atomic_load_n(&ring->used->idx, __ATOMIC_ACQUIRE) - ring->next_used);
@@ -369,7 +369,7 @@ static inline void tx_send_parts(struct bench *b, u16 pair, const void *header, 
 	struct driver_ring *ring = &b->rings[2 * pair + 1];
 	u8 *to = memory_at(&b->machine.memory, TX_AT, FRAME_ROOM);
 	struct driver_part parts[BENCH_RING];
-	u32 left = b->header + size, head, written;
+	u32 left = b->header + size, head = 0, written = 0;
 	u64 at = TX_AT;
 	int added;
 
@@ -404,7 +404,7 @@ static inline u8 ctrl_raw(struct bench *b, const void *bytes, u32 size, u32 piec
 	u8 *at = memory_at(&b->machine.memory, CTRL_AT, size + 64);
 	struct driver_part parts[BENCH_RING];
 	u16 count = 0;
-	u32 written;
+	u32 written = 0;
 
 	memcpy(at, bytes, size);
 	at[size] = 0xee;
