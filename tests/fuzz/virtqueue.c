@@ -1,0 +1,270 @@
+/*
+ * The split ring against a driver that writes anything anywhere: input bytes are that driver's
+ * program. For libFuzzer: clang -g -D_GNU_SOURCE -I. -fsanitize=fuzzer,address,undefined
+ * tests/fuzz/virtqueue.c virtio/virtqueue.c virtio/vq-split.c and in `make check` by
+ * tests/unit/virtqueue-fuzz.c with programs of its own making.
+ *
+ * Held: every buffer given out lies in RAM (allocated apart, so that the address sanitizer sees the
+ * edges), is no longer than promised, is not out already, and there are never more of them than the
+ * size; a fault is for good.
+ */
+#include <errno.h>
+#include <linux/virtio_ring.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include "virtio/virtqueue.h"
+
+#define LOW  KIB(64)
+#define HIGH KIB(8)
+
+int LLVMFuzzerTestOneInput(const u8 *data, size_t size);
+
+#define held_true(condition)                                                               \
+	do {                                                                               \
+		if (!(condition)) {                                                        \
+			fprintf(stderr, "not held: %s (line %d)\n", #condition, __LINE__); \
+			abort();                                                           \
+		}                                                                          \
+	} while (0)
+
+struct fuzz {
+	const u8 *data, *end;
+	struct memory memory;
+	struct virtqueue vq;
+	struct vq_setup setup;
+	struct iovec iov[VQ_MAX_SIZE];
+	u16 held[VQ_MAX_SIZE]; /* heads out, oldest first */
+	u16 held_count;
+	u16 since_push; /* of those, popped since the last push: what may be unpopped */
+};
+
+static u32 take(struct fuzz *fuzz, unsigned int bytes)
+{
+	u32 value = 0;
+
+	while (bytes-- && fuzz->data < fuzz->end)
+		value = value << 8 | *fuzz->data++;
+	return value;
+}
+
+/* An address: mostly in RAM or at an edge, else anything. */
+static u64 address(struct fuzz *fuzz)
+{
+	u32 kind = take(fuzz, 1);
+	u64 n = take(fuzz, 2);
+
+	switch (kind % 8) {
+	case 0:
+		return LOW - (n & 31);
+	case 1:
+		return LAYOUT_RAM_HIGH + n % (HIGH + 16);
+	case 2:
+		return LAYOUT_RAM_HIGH - (n & 31);
+	case 3:
+		return UINT64_MAX - (n & 255);
+	case 4:
+		return n << 48 | n << 16 | n;
+	default:
+		return n;
+	}
+}
+
+static u32 length(struct fuzz *fuzz)
+{
+	u32 kind = take(fuzz, 1), n = take(fuzz, 2);
+
+	switch (kind % 8) {
+	case 0:
+		return UINT32_MAX - n;
+	case 1:
+		return n << 16;
+	case 2:
+		return n;
+	default:
+		return 16 * (n & 7); /* tables and small buffers, 0 included */
+	}
+}
+
+/* Where the rings are, or would be. */
+static void *ring_at(struct fuzz *fuzz, u64 area, u64 offset, u64 bytes)
+{
+	return memory_at(&fuzz->memory, area + offset, bytes);
+}
+
+static void write_descriptor(struct fuzz *fuzz, u64 at)
+{
+	struct vring_desc desc = { .addr = address(fuzz), .len = length(fuzz) };
+	u32 bits = take(fuzz, 2);
+	void *to = memory_at(&fuzz->memory, at, sizeof(desc));
+
+	desc.flags = bits & 15; /* NEXT, WRITE, INDIRECT, and one that means nothing */
+	desc.next = (u16)(bits & 0x1000 ? bits : bits >> 4 & (fuzz->setup.size - 1u));
+	if (to)
+		memcpy(to, &desc, sizeof(desc));
+}
+
+static void check_buffer(struct fuzz *fuzz, const struct vq_buffer *buffer, u16 room)
+{
+	u32 parts = (u32)buffer->readable + buffer->writable;
+	u64 readable = 0, writable = 0;
+	volatile u8 *bytes;
+
+	held_true(parts <= room && parts <= fuzz->vq.chain_max);
+	held_true(buffer->head < fuzz->setup.size);
+	for (u16 i = 0; i < fuzz->held_count; i++)
+		held_true(fuzz->held[i] != buffer->head);
+	held_true(fuzz->held_count < fuzz->setup.size);
+	for (u32 i = 0; i < parts; i++) {
+		bytes = buffer->iov[i].iov_base;
+		held_true(buffer->iov[i].iov_len > 0);
+		/* both ends, as the sanitizer sees them; a written one may be the ring itself */
+		if (i < buffer->readable) {
+			readable += buffer->iov[i].iov_len;
+			(void)bytes[0];
+			(void)bytes[buffer->iov[i].iov_len - 1];
+		} else {
+			writable += buffer->iov[i].iov_len;
+			bytes[0] = 0xff;
+			bytes[buffer->iov[i].iov_len - 1] = 0xff;
+		}
+	}
+	held_true(readable == buffer->readable_bytes && writable == buffer->writable_bytes);
+}
+
+static void pop(struct fuzz *fuzz)
+{
+	u16 room = (u16)(take(fuzz, 1) & 7 ? VQ_MAX_SIZE : 3);
+	struct vq_buffer buffer;
+	int got = vq_pop(&fuzz->vq, &buffer, fuzz->iov, room);
+
+	held_true(got == 0 || got == 1 || got == -EPROTO);
+	held_true((got == -EPROTO) == (fuzz->vq.fault != NULL));
+	if (got != 1)
+		return;
+	check_buffer(fuzz, &buffer, room);
+	fuzz->held[fuzz->held_count++] = buffer.head;
+	fuzz->since_push++;
+}
+
+static void push(struct fuzz *fuzz)
+{
+	u16 which;
+
+	if (!fuzz->held_count)
+		return;
+	which = (u16)(take(fuzz, 1) % fuzz->held_count);
+	vq_push(&fuzz->vq, fuzz->held[which], take(fuzz, 1));
+	memmove(&fuzz->held[which], &fuzz->held[which + 1],
+		sizeof(fuzz->held[0]) * (u16)(fuzz->held_count - which - 1));
+	fuzz->held_count--;
+	fuzz->since_push = 0;
+}
+
+static void unpop(struct fuzz *fuzz)
+{
+	u16 count = (u16)(take(fuzz, 1) % (fuzz->since_push + 1u));
+
+	vq_unpop(&fuzz->vq, count);
+	fuzz->held_count = (u16)(fuzz->held_count - count);
+	fuzz->since_push = (u16)(fuzz->since_push - count);
+}
+
+static void step(struct fuzz *fuzz)
+{
+	const struct vq_setup *setup = &fuzz->setup;
+	u32 op = take(fuzz, 1);
+	u8 *to;
+
+	switch (op % 16) {
+	case 0:
+	case 1:
+	case 2:
+		write_descriptor(fuzz, setup->descriptors + 16ull * (take(fuzz, 2) % setup->size));
+		break;
+	case 3: /* somewhere: tables */
+		write_descriptor(fuzz, take(fuzz, 2));
+		break;
+	case 4:
+	case 5: /* the next head, and the index that shows it */
+		to = ring_at(fuzz, setup->driver,
+			     4 + 2ull * (fuzz->vq.next_available & (setup->size - 1u)), 2);
+		le16_store(to, (u16)(op & 0x80 ? take(fuzz, 2) : take(fuzz, 2) % setup->size));
+		to = ring_at(fuzz, setup->driver, 2, 2);
+		le16_store(to, (u16)(fuzz->vq.next_available + 1));
+		break;
+	case 6:
+		to = ring_at(fuzz, setup->driver, 2, 2);
+		le16_store(to,
+			   (u16)(op & 0x80 ? take(fuzz, 2) : le16_load(to) + take(fuzz, 1) % 4));
+		break;
+	case 7: /* flags, indices, events, used elements: any word of RAM */
+		to = memory_at(&fuzz->memory, take(fuzz, 2) & ~1u, 2);
+		if (to)
+			le16_store(to, (u16)take(fuzz, 2));
+		break;
+	case 8:
+	case 9:
+	case 10:
+		pop(fuzz);
+		break;
+	case 11:
+	case 12:
+		push(fuzz);
+		break;
+	case 13:
+		vq_publish(&fuzz->vq);
+		held_true(fuzz->vq.published == fuzz->vq.next_used);
+		break;
+	case 14:
+		if (op & 0x80)
+			vq_mute(&fuzz->vq);
+		else
+			vq_unmute(&fuzz->vq);
+		break;
+	case 15:
+		unpop(fuzz);
+		break;
+	}
+}
+
+int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
+{
+	static struct fuzz fuzz;
+	u32 how;
+
+	memset(&fuzz, 0, sizeof(fuzz));
+	fuzz.data = data;
+	fuzz.end = data + size;
+	fuzz.memory = (struct memory){ .low = calloc(1, LOW),
+				       .low_size = LOW,
+				       .high = calloc(1, HIGH),
+				       .high_size = HIGH,
+				       .fd = -1 };
+	if (!fuzz.memory.low || !fuzz.memory.high)
+		abort();
+	how = take(&fuzz, 2);
+	fuzz.setup = (struct vq_setup){
+		.memory = &fuzz.memory,
+		.size = (u16)(how & 0xf000 ? 1u << (how & 15) % 7 : take(&fuzz, 2)),
+		.chain_max = how & 16 ? 64 : 0,
+		.event_idx = how & 32,
+		.indirect = how & 64,
+		.notify_on_empty = how & 128,
+		.descriptors = 0x1000,
+		.driver = 0x2000,
+		.device = 0x3000,
+	};
+	if (how & 256) { /* areas anywhere, over each other too */
+		fuzz.setup.descriptors = address(&fuzz);
+		fuzz.setup.driver = address(&fuzz);
+		fuzz.setup.device = address(&fuzz);
+	}
+	if (vq_start(&fuzz.vq, &vq_split, &fuzz.setup) == 0)
+		while (fuzz.data < fuzz.end)
+			step(&fuzz);
+	else
+		held_true(fuzz.vq.fault);
+	free(fuzz.memory.low);
+	free(fuzz.memory.high);
+	return 0;
+}
