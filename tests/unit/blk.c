@@ -116,11 +116,57 @@ static void test_queues(void **state)
 	down(f);
 }
 
+/* Resets at any moment, with everything under way that there is: transfers, bounces and who waits
+ * for one, ranges, syncs. Nothing is lost or kept. */
+static void test_reset_storm(void **state)
+{
+	struct fixture *f = &the;
+	static const u32 types[] = { T_OUT, T_IN, T_FLUSH, T_ZEROES, T_DISCARD, T_GET_ID, 99 };
+	struct request r;
+
+	(void)state;
+	make(f, &(struct setting){ .direct = true, .queues = 2, .threads = 2 });
+	for (u32 round = 0; round < 150; round++) {
+		f->arena = ARENA;
+		begin(f, f->device->offered & 0xffffff);
+		config_write(f, C_WRITEBACK, 1, round & 1);
+		for (u32 i = 0; i < 100; i++) {
+			u32 type = types[draw(ARRAY_SIZE(types))];
+			u64 sector = draw(IMAGE / 512 - 32);
+			u8 *data = frame(f, &r, type, sector,
+					 type == T_FLUSH ? 0 : 4096 * (1 + draw(4)),
+					 type == T_IN || type == T_GET_ID);
+
+			if (type == T_IN || type == T_OUT)
+				r.parts[1].at += draw(2);
+			if (type == T_ZEROES || type == T_DISCARD) {
+				le64_store(data, sector);
+				le64_store(data + 8, draw(32));
+				r.parts[1].length = 16;
+			}
+			send(&f->rings[i & 1], &r);
+		}
+		driver_kick(&f->rings[0]);
+		driver_kick(&f->rings[1]);
+		usleep(draw(3000));
+		driver_reset(f->device);
+	}
+	begin(f, BIT64(F_FLUSH));
+	f->arena = ARENA;
+	assert_int_equal(look_at(f).in_flight, 0);
+	assert_int_equal(look_at(f).bounces, BLK_BOUNCES);
+	assert_int_equal(counts(f).errors, 0);
+	assert_int_equal(simple(f, T_OUT, 0, 4096), S_OK);
+	assert_int_equal(simple(f, T_FLUSH, 0, 0), S_OK);
+	down(f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_full_ring),
 		cmocka_unit_test(test_reset_in_flight),
+		cmocka_unit_test(test_reset_storm),
 		cmocka_unit_test(test_queues),
 	};
 
