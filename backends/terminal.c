@@ -46,6 +46,15 @@ struct terminal {
 
 /* ---- opening ---- */
 
+int terminal_hold_standard_files(void)
+{
+	for (int fd = 0; fd <= STDERR_FILENO; fd++)
+		/* open() gives the lowest number that is free: this one */
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0)
+			return -errno;
+	return 0;
+}
+
 /* The same pipe or terminal once more, non-blocking for us alone; -1 where that cannot be. */
 static int open_again(int fd, int access)
 {

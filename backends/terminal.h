@@ -12,6 +12,10 @@ struct terminal;
 /* What the escape key (Ctrl-A) asked for. */
 enum terminal_command { TERMINAL_NONE, TERMINAL_QUIT, TERMINAL_BREAK, TERMINAL_HELP };
 
+/* Puts /dev/null where standard input, output or error are closed, so that no file of ours takes
+ * their place. First thing in main(). 0 or -errno. */
+int terminal_hold_standard_files(void);
+
 /*
  * kind: "stdio", "none", "pty" (its name is logged; output is discarded while nobody has it open),
  * or a file's path (created or truncated; output only). In the background of its terminal it leaves
