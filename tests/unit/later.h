@@ -28,6 +28,10 @@ struct later_queue {
 	u16 held_count;
 	_Atomic u32 held_now; /* for the test to look at */
 	_Atomic u32 starts, stops, taken;
+	/* once, on the reactor, after serve() found the queue empty and before the core looks again
+	 */
+	void (*_Atomic found_empty)(void *arg);
+	void *found_empty_arg;
 };
 
 struct later {
@@ -64,6 +68,7 @@ static inline void later_soon(struct reactor_task *task)
 static inline enum virtio_served later_serve(struct virtio_queue *queue)
 {
 	struct later_queue *lq = queue->owner;
+	void (*found_empty)(void *arg) = atomic_exchange(&lq->found_empty, NULL);
 	struct vq_buffer buffer;
 
 	assert_true(queue->ring.muted);
@@ -83,6 +88,8 @@ static inline enum virtio_served later_serve(struct virtio_queue *queue)
 	}
 	if (lq->held_count && atomic_load(&lq->mode) == LATER_SOON)
 		reactor_defer(queue->reactor, REACTOR_SERVE, &lq->soon);
+	if (found_empty)
+		found_empty(lq->found_empty_arg);
 	return VIRTIO_SERVED_ALL;
 }
 
@@ -227,6 +234,22 @@ static inline void later_release_run(void *arg)
 static inline void later_release(struct later *later, u16 index)
 {
 	reactor_call(later->device.queues[index].reactor, later_release_run, &later->queues[index]);
+}
+
+static inline void later_unpop_run(void *arg)
+{
+	struct later_queue *lq = arg;
+	u16 count = lq->held_count;
+
+	lq->held_count = 0;
+	atomic_store(&lq->held_now, 0);
+	virtio_queue_unpop(lq->queue, count);
+}
+
+/* The same, as if they had never been taken. */
+static inline void later_unpop(struct later *later, u16 index)
+{
+	reactor_call(later->device.queues[index].reactor, later_unpop_run, &later->queues[index]);
 }
 
 static inline void later_nothing(void *arg)
