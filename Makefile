@@ -109,6 +109,14 @@ build/bare.elf: $(wildcard tests/bare/*)
 	$(Q)$(CC) $(BARE_CFLAGS) -static -nostdlib -no-pie -Wl,-n,--build-id=none,-z,noexecstack,--no-warn-rwx-segments,-T,tests/bare/link.ld \
 		-o $@ $(wildcard tests/bare/*.S tests/bare/*.c)
 
+BARE_GROUND := $(addprefix tests/bare/,entry.S machine.c pci.c virtio.c)
+
+build/bench.elf: tests/bench/guest.c $(wildcard tests/bare/*)
+	@mkdir -p $(@D)
+	@echo '  LD    $@'
+	$(Q)$(CC) $(BARE_CFLAGS) -static -nostdlib -no-pie -Wl,-n,--build-id=none,-z,noexecstack,--no-warn-rwx-segments,-T,tests/bare/link.ld \
+		-o $@ $(BARE_GROUND) tests/bench/guest.c
+
 build/vmm.1: build/vmm
 	build/vmm --man >$@
 
