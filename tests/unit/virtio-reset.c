@@ -376,9 +376,15 @@ static void storm(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		test(modern_reset_drains),   test(reset_cancels), test(legacy_reset_waits),
-		test(legacy_pfn_zero_waits), test(ring_reset),	  test(ring_reset_not_negotiated),
-		test(resets_on_resets),	     test(storm),
+		test(modern_reset_drains),
+		test(reset_cancels),
+		test(reset_waits_for_unpop),
+		test(legacy_reset_waits),
+		test(legacy_pfn_zero_waits),
+		test(ring_reset),
+		test(ring_reset_not_negotiated),
+		test(resets_on_resets),
+		test(storm),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
