@@ -5,6 +5,7 @@
  */
 #include <dirent.h>
 #include <errno.h>
+#include <linux/kvm.h>
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
@@ -14,6 +15,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -87,8 +90,12 @@ __asm__(".pushsection .rodata\n"
 	"guest_boot:\n" /* how often begun, and with what in eax */
 	"	incl 0x4000\n"
 	"	or %eax, 0x4004\n"
-	"	mov $0x500, %edx\n"
-	"1:	in (%dx), %eax\n"
+	"	mov $0x176, %ecx\n" /* an MSR, as good as any: SYSENTER_EIP */
+	"	rdmsr\n"
+	"	or %eax, 0x4008\n"
+	"	mov $0x1234, %eax\n"
+	"	wrmsr\n"
+	"1:	mov 0xd0000000, %eax\n"
 	"	jmp 1b\n"
 
 	"guest_nmi:\n"
@@ -204,12 +211,34 @@ struct machine {
 	struct bus_region port, mmio, string, status;
 	_Atomic u32 value;	   /* last written to port 0x500 */
 	_Atomic u32 reads, writes; /* of it */
-	bool slow;		   /* reads of it take a while */
+	bool slow;		   /* reads of MMIO take a while */
 	u32 mmio_value;
 	char text[16];
 	u32 text_length, letters;
 	sem_t accessed;
 };
+
+/* Stands before the C library's: a wide door for whatever comes just before KVM_RUN. */
+static atomic_bool late_entry;
+/* The last KVM_RUN ended with an exit, not with an interruption. */
+static atomic_bool unfinished;
+
+int ioctl(int fd, unsigned long request, ...)
+{
+	va_list ap;
+	long returned;
+	void *arg;
+
+	va_start(ap, request);
+	arg = va_arg(ap, void *);
+	va_end(ap);
+	if (request == KVM_RUN && atomic_load(&late_entry))
+		usleep(100);
+	returned = syscall(SYS_ioctl, fd, request, arg);
+	if (request == KVM_RUN)
+		atomic_store(&unfinished, returned == 0);
+	return (int)returned;
+}
 
 static u64 port_read(void *owner, u64 offset, unsigned int size)
 {
@@ -219,8 +248,6 @@ static u64 port_read(void *owner, u64 offset, unsigned int size)
 	assert_int_equal(size, 4);
 	atomic_fetch_add(&m->reads, 1);
 	sem_post(&m->accessed);
-	if (m->slow)
-		usleep(1000);
 	return 0x55aa0001;
 }
 
@@ -239,6 +266,10 @@ static u64 mmio_read(void *owner, u64 offset, unsigned int size)
 {
 	struct machine *m = owner;
 
+	if (m->slow) {
+		sem_post(&m->accessed);
+		usleep(1000);
+	}
 	return size == 4 ? m->mmio_value + offset : 0x40 + offset;
 }
 
@@ -508,19 +539,13 @@ static void test_kick(void **state)
 	struct machine *m = machine_open(1, guest_nmi);
 
 	(void)state;
-	for (u32 i = 0; i < 10000; i++) {
-		struct timespec start, now;
-		u64 wait = i * 7919 % 150000, passed;
-
+	atomic_store(&late_entry, true);
+	for (u32 i = 0; i < 1000; i++) {
 		vcpus_resume(m->vcpus);
-		clock_gettime(CLOCK_MONOTONIC, &start);
-		do {
-			clock_gettime(CLOCK_MONOTONIC, &now);
-			passed = (u64)(now.tv_sec - start.tv_sec) * 1000000000 +
-				 (u64)(now.tv_nsec - start.tv_nsec);
-		} while (passed < wait);
+		usleep(i % 200);
 		vcpus_pause(m->vcpus);
 	}
+	atomic_store(&late_entry, false);
 	machine_close(m);
 }
 
@@ -536,7 +561,8 @@ static u32 open_files(void)
 	return n;
 }
 
-/* Paused in the middle of a port read, then reset: the read must not complete into the new life. */
+/* Paused in the middle of a read, then reset: the read must not complete into the new life. (KVM
+ * itself sees to that for ports, by the instruction's address, not for memory.) */
 static void test_reset_in_access(void **state)
 {
 	struct machine *m = machine_open(1, guest_boot);
@@ -550,6 +576,9 @@ static void test_reset_in_access(void **state)
 		vcpus_pause(m->vcpus);
 		assert_int_equal(result(m, 0), i);
 		assert_int_equal(result(m, 1), 0);
+		assert_int_equal(result(m, 2), 0);
+		/* not every KVM shows it when this is broken */
+		assert_false(unfinished);
 		assert_int_equal(vcpus_reset(m->vcpus, &m->entry), 0);
 		irq_reset(m->irq);
 		while (!sem_trywait(&m->accessed))
