@@ -22,7 +22,7 @@
 #include "vm/log.h"
 
 #define ESCAPE	    0x01 /* Ctrl-A */
-#define BUFFER_SIZE 4096
+#define BUFFER_SIZE 2048
 /* What a blocking descriptor takes at once when poll says that it is writable: a pipe has a page
  * free then. */
 #define BOUNDED_WRITE	     4096
