@@ -27,8 +27,8 @@ struct bus_region {
 	void *owner;
 };
 
-/* A write of `length` bytes (0: any length, MMIO only, where kvm.ioeventfd_any_length) at address, with
- * `value` if match, becomes a write of 1 to the eventfd inside KVM: no exit. */
+/* A write of `length` bytes (0: any length, MMIO only, where kvm.ioeventfd_any_length) at address,
+ * with `value` if match, becomes a write of 1 to the eventfd inside KVM: no exit. */
 struct bus_doorbell {
 	enum bus_space space;
 	u64 address;
@@ -38,17 +38,17 @@ struct bus_doorbell {
 	int fd; /* eventfd, EFD_NONBLOCK */
 };
 
-/* kvm may be NULL (tests). The doorbells then ring by bus_write() alone, which rings them in any case: for
- * accesses that KVM did not see (PCI_CFG) and for those it had no room left for. */
+/* kvm may be NULL (tests). The doorbells then ring by bus_write() alone, which rings them in any
+ * case: for accesses that KVM did not see (PCI_CFG) and for those it had no room left for. */
 int bus_create(struct bus **bus, const struct kvm *kvm);
 void bus_destroy(struct bus *bus);
 
 /*
- * Puts a region into its space, or takes it out. The caller keeps *region alive and unchanged while mapped;
- * after bus_unmap() returns no access finds it, though one that had found it may still be in it on another thread.
- * Regions may overlap (a guest can move BARs onto anything): the one mapped first wins where they do,
- * the other answers where it sticks out. bus_map: 0, or -ENOMEM, -EINVAL (zero size, wraps, passes 64 KiB of ports).
- * Any thread.
+ * Puts a region into its space, or takes it out. The caller keeps *region alive and unchanged while
+ * mapped; after bus_unmap() returns no access finds it, though one that had found it may still be
+ * in it on another thread. Regions may overlap (a guest can move BARs onto anything): the one
+ * mapped first wins where they do, the other answers where it sticks out. bus_map: 0, or -ENOMEM,
+ * -EINVAL (zero size, wraps, passes 64 KiB of ports). Any thread.
  */
 int bus_map(struct bus *bus, const struct bus_region *region);
 void bus_unmap(struct bus *bus, const struct bus_region *region);

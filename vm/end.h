@@ -11,16 +11,16 @@
 
 enum end_reason {
 	END_NONE,
-	END_POWEROFF,	   /* ACPI S5 */
-	END_RESET,	   /* ACPI reset register or KVM_SYSTEM_EVENT_RESET */
-	END_QUIT,	   /* Ctrl-A x */
-	END_SIGNAL,	   /* value: signal number */
-	END_GUEST_STATUS,  /* value: byte written to the debug-exit port */
-	END_PANIC,	   /* pvpanic, or the console stream */
-	END_TRIPLE_FAULT,  /* value: vCPU */
+	END_POWEROFF,	  /* ACPI S5 */
+	END_RESET,	  /* ACPI reset register or KVM_SYSTEM_EVENT_RESET */
+	END_QUIT,	  /* Ctrl-A x */
+	END_SIGNAL,	  /* value: signal number */
+	END_GUEST_STATUS, /* value: byte written to the debug-exit port */
+	END_PANIC,	  /* pvpanic, or the console stream */
+	END_TRIPLE_FAULT, /* value: vCPU */
 	END_TIMEOUT,
-	END_KVM_ERROR,	   /* value: vCPU; the line was printed already */
-	END_HOST_ERROR,	   /* the line was printed already */
+	END_KVM_ERROR,	/* value: vCPU; the line was printed already */
+	END_HOST_ERROR, /* the line was printed already */
 };
 
 /* Exit statuses of the process, as documented in vmm(1). */

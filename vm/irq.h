@@ -27,7 +27,8 @@ void irq_line_set(struct irq *irq, u32 gsi, bool high);
 
 /*
  * One function's share of a PCI line. asserted() tells whether the function still wants
- * the line (ISR not 0, INTx not disabled); called by irq_shared_resampled() on whatever thread calls that.
+ * the line (ISR not 0, INTx not disabled); called by irq_shared_resampled() on whatever thread
+ * calls that.
  */
 struct irq_share {
 	bool (*asserted)(void *owner);
@@ -35,7 +36,8 @@ struct irq_share {
 	struct irq_share *next; /* irq's own */
 };
 
-/* Adds a share to a line, making its irqfd at the first. 0 or -errno. Main thread (or hotplug's). */
+/* Adds a share to a line, making its irqfd at the first. 0 or -errno. Main thread (or hotplug's).
+ */
 int irq_shared_add(struct irq *irq, u32 gsi, struct irq_share *share);
 void irq_shared_remove(struct irq *irq, u32 gsi, struct irq_share *share);
 
@@ -44,17 +46,17 @@ void irq_shared_remove(struct irq *irq, u32 gsi, struct irq_share *share);
 int irq_shared_fd(const struct irq *irq, u32 gsi);
 int irq_shared_resample_fd(const struct irq *irq, u32 gsi);
 
-/* To be called when the resample fd was readable (it has been read): raises the line again if any share asks. Reactor
- * thread. */
+/* To be called when the resample fd was readable (it has been read): raises the line again if any
+ * share asks. Reactor thread. */
 void irq_shared_resampled(struct irq *irq, u32 gsi);
 
 /* ---- message-signalled interrupts ---- */
 
 /*
- * A vector: an eventfd, and while connected, a route (address, data) with an irqfd. Written while it is
- * not connected, the eventfd keeps the interrupt pending, and connecting delivers it. So whoever fires
- * never needs to know whether the vector is masked. Lives as long as its device. 0, or -errno (-ENOSPC: no
- * GSI left in KVM's routing table). Main thread (or hotplug's).
+ * A vector: an eventfd, and while connected, a route (address, data) with an irqfd. Written while
+ * it is not connected, the eventfd keeps the interrupt pending, and connecting delivers it. So
+ * whoever fires never needs to know whether the vector is masked. Lives as long as its device. 0,
+ * or -errno (-ENOSPC: no GSI left in KVM's routing table). Main thread (or hotplug's).
  */
 int irq_msi_create(struct irq *irq, struct irq_msi **msi);
 void irq_msi_destroy(struct irq_msi *msi);
@@ -62,8 +64,8 @@ void irq_msi_destroy(struct irq_msi *msi);
 /* The eventfd to write 1 to (EFD_NONBLOCK). Any thread. */
 int irq_msi_fd(const struct irq_msi *msi);
 
-/* Routes to the MSI address and data (PCI 3.0, 6.8.2) and attaches the irqfd; does nothing when that is already so. Logs
- * once and returns -errno. Any thread. */
+/* Routes to the MSI address and data (PCI 3.0, 6.8.2) and attaches the irqfd; does nothing when
+ * that is already so. Logs once and returns -errno. Any thread. */
 int irq_msi_connect(struct irq_msi *msi, u64 address, u32 data);
 
 /* Detaches the irqfd; the route stays for the next connect. Any thread. */

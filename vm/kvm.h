@@ -8,12 +8,12 @@
 #include "vm/types.h"
 
 struct kvm {
-	int fd;	   /* /dev/kvm */
-	int vm;	   /* the VM; -1 until kvm_create_vm() */
+	int fd;	      /* /dev/kvm */
+	int vm;	      /* the VM; -1 until kvm_create_vm() */
 	u32 run_size; /* bytes of each vCPU's shared kvm_run page(s) */
 	u32 max_vcpus;
-	u32 max_vcpu_id; /* first id that is not possible */
-	u32 max_routes; /* GSI routing entries */
+	u32 max_vcpu_id;  /* first id that is not possible */
+	u32 max_routes;	  /* GSI routing entries */
 	u8 physical_bits; /* guest-physical address width */
 	/* optional capabilities, each done without when missing */
 	bool tsc_deadline, x2apic_api, ioeventfd_any_length, readonly_memory;
@@ -21,12 +21,13 @@ struct kvm {
 
 /*
  * Opens /dev/kvm and reads what it offers. What cannot be done without (irqchip, ioeventfd,
- * irqfd with resampling, user memory, routing, immediate exits) is one log line each and -ENOTSUP. Missing device,
- * no permission: a log line that says what to do, and -errno. Main thread.
+ * irqfd with resampling, user memory, routing, immediate exits) is one log line each and -ENOTSUP.
+ * Missing device, no permission: a log line that says what to do, and -errno. Main thread.
  */
 int kvm_open(struct kvm *kvm);
 
-/* Creates the VM with its in-kernel irqchip (no PIT) and x2APIC ids. Logs and returns -errno. Main thread. */
+/* Creates the VM with its in-kernel irqchip (no PIT) and x2APIC ids. Logs and returns -errno. Main
+ * thread. */
 int kvm_create_vm(struct kvm *kvm);
 
 /* Closes what is open. Main thread. */

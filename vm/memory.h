@@ -1,6 +1,6 @@
 /*
- * Guest RAM: one anonymous mapping (a memfd for hugetlb pages), seen by the guest below and above the PCI
- * hole. The only way from a guest-physical address to a host pointer is memory_at(), which
+ * Guest RAM: one anonymous mapping (a memfd for hugetlb pages), seen by the guest below and above
+ * the PCI hole. The only way from a guest-physical address to a host pointer is memory_at(), which
  * takes the length; a range that leaves RAM or straddles the hole does not exist.
  *
  * Guest memory may change under us at any time: read a value once into a local, check it,
@@ -25,13 +25,14 @@ struct memory {
 };
 
 /*
- * Maps size bytes of RAM (a multiple of 4 KiB; of the page size for huge pages) and gives them to the VM. kvm
- * may be NULL (tests). Touches no page. Logs one line and returns -errno (-ENOMEM: more than the
- * host can give; -E2BIG: more than the guest-physical width can address). Main thread.
+ * Maps size bytes of RAM (a multiple of 4 KiB; of the page size for huge pages) and gives them to
+ * the VM. kvm may be NULL (tests). Touches no page. Logs one line and returns -errno (-ENOMEM: more
+ * than the host can give; -E2BIG: more than the guest-physical width can address). Main thread.
  */
 int memory_create(struct memory *memory, const struct kvm *kvm, u64 size, enum memory_pages pages);
 
-/* Gives every page back to the host: RAM reads as zero again. Main thread, vCPUs and reactors quiet. */
+/* Gives every page back to the host: RAM reads as zero again. Main thread, vCPUs and reactors
+ * quiet. */
 void memory_clear(struct memory *memory);
 
 void memory_destroy(struct memory *memory);

@@ -11,11 +11,13 @@ struct bus;
 struct end;
 struct vcpus;
 
-/* State of vCPU 0 at its first instruction; flat 4 GiB segments. The others wait for INIT and SIPI. */
+/* State of vCPU 0 at its first instruction; flat 4 GiB segments. The others wait for INIT and SIPI.
+ */
 struct vcpu_entry {
 	bool long_mode; /* 64-bit, paging on with cr3; else 32-bit protected mode, paging off */
 	u64 rip, rsp, rsi, rbx, cr3;
-	u64 gdt;	/* guest-physical; as long mode and PVH entries need: null, null, code 0x10, data 0x18, TSS 0x20 */
+	u64 gdt; /* guest-physical; as long mode and PVH entries need: null, null, code 0x10, data
+		    0x18, TSS 0x20 */
 	u16 gdt_limit;
 };
 
@@ -25,7 +27,8 @@ struct vcpus_config {
 	const struct kvm *kvm;
 	struct bus *bus;
 	struct end *end;
-	void (*thread_start)(void *owner); /* on each vCPU thread before its first KVM_RUN (sandbox) */
+	void (*thread_start)(
+		void *owner); /* on each vCPU thread before its first KVM_RUN (sandbox) */
 	void *owner;
 };
 
@@ -34,15 +37,18 @@ struct vcpu_counts {
 	u64 total, pio, mmio, other;
 };
 
-/* Creates the vCPUs (dense APIC ids 0..count-1, topology in leaves 1, 4, 0xb, 0x1f and 0x8000001e/0x80000008; x2APIC; TSC
- * deadline; kvm-clock; TSC frequency leaf 0x40000010 and 0x15 where the frequency is known). Every MSR or leaf that the host lacks
- * is done without. Logs, 0 or -errno. Main thread. */
+/* Creates the vCPUs (dense APIC ids 0..count-1, topology in leaves 1, 4, 0xb, 0x1f and
+ * 0x8000001e/0x80000008; x2APIC; TSC deadline; kvm-clock; TSC frequency leaf 0x40000010 and 0x15
+ * where the frequency is known). Every MSR or leaf that the host lacks is done without. Logs, 0 or
+ * -errno. Main thread. */
 int vcpus_create(struct vcpus **vcpus, const struct vcpus_config *config);
 
-/* Puts all vCPUs to power-on state, vCPU 0 to entry. Stopped or not yet started. 0 or -errno (logged). Main thread. */
+/* Puts all vCPUs to power-on state, vCPU 0 to entry. Stopped or not yet started. 0 or -errno
+ * (logged). Main thread. */
 int vcpus_reset(struct vcpus *vcpus, const struct vcpu_entry *entry);
 
-/* Starts the threads, paused; thread_start has run on each when it returns. 0 or -errno (logged). Main thread. */
+/* Starts the threads, paused; thread_start has run on each when it returns. 0 or -errno (logged).
+ * Main thread. */
 int vcpus_start(struct vcpus *vcpus);
 
 /* Lets all run / brings all out of the guest and waits until they are. Main thread. */
