@@ -4,7 +4,6 @@
  * Main thread; memory_at() (in the header) on any.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/kvm.h>
 #include <linux/memfd.h>
 #include <stdio.h>
@@ -217,25 +216,11 @@ int memory_create(struct memory *memory, const struct kvm *kvm, u64 size, enum m
 void memory_clear(struct memory *memory)
 {
 	u64 size = memory->low_size + memory->high_size;
-	void *again;
 
-	if (memory->pages == MEMORY_PAGES_DEFAULT) {
-		/* refused on locked memory only (mlockall) */
-		if (madvise(memory->low, size, MADV_DONTNEED))
-			memset(memory->low, 0, size);
-		return;
-	}
-	if (fallocate(memory->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)size)) {
+	/* Huge pages from a pool stay ours: given back they could be someone else's when we need
+	 * them again. The others' return is refused on locked memory only (mlockall). */
+	if (memory->pages != MEMORY_PAGES_DEFAULT || madvise(memory->low, size, MADV_DONTNEED))
 		memset(memory->low, 0, size);
-		return;
-	}
-	/* The hole has lost its reservation; a second mapping, however short, makes it anew (it
-	 * belongs to the file). */
-	again = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, memory->fd, 0);
-	if (again == MAP_FAILED)
-		explain_hugetlb(size, page_size(memory->pages), errno);
-	else
-		munmap(again, size);
 }
 
 void memory_destroy(struct memory *memory)

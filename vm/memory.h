@@ -31,8 +31,8 @@ struct memory {
  */
 int memory_create(struct memory *memory, const struct kvm *kvm, u64 size, enum memory_pages pages);
 
-/* Gives every page back to the host: RAM reads as zero again. Main thread, vCPUs and reactors
- * quiet. */
+/* RAM reads as zero again; its pages go back to the host, except huge pages from a pool. Main
+ * thread, vCPUs and reactors quiet. */
 void memory_clear(struct memory *memory);
 
 void memory_destroy(struct memory *memory);
