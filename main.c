@@ -213,11 +213,12 @@ static int plug(struct machine *m, struct virtio_device *device)
 static int make_disk(struct machine *m, u32 i)
 {
 	const struct config_disk *d = &m->config->disks[i];
-	struct virtio_blk_config c = {
+	struct virtio_blk_options c = {
 		.memory = &m->memory,
 		.reactors = m->reactors,
 		.disk = &m->disks[i],
 		.queues = disk_queues(m->config, d),
+		.first_reactor = i,
 		.writethrough = d->writethrough,
 	};
 	char name[16];
@@ -234,10 +235,11 @@ static int make_disk(struct machine *m, u32 i)
 static int make_net(struct machine *m, u32 i)
 {
 	const struct config_net *n = &m->config->nets[i];
-	struct virtio_net_config c = {
+	struct virtio_net_options c = {
 		.memory = &m->memory,
 		.reactors = m->reactors,
 		.tap = &m->taps[i],
+		.first_reactor = m->config->disk_count + i,
 		.mtu = n->mtu ? n->mtu : (u16)(m->taps[i].mtu > 65535 ? 65535 : m->taps[i].mtu),
 	};
 	char name[16];
@@ -607,6 +609,8 @@ int main(int argc, char **argv)
 	struct config config;
 	int status = STATUS_OK;
 
+	if (terminal_hold_standard_files())
+		return STATUS_HOST_ERROR;
 	if (config_parse(&config, argc, argv))
 		return STATUS_USAGE;
 	switch (config.action) {

@@ -122,7 +122,7 @@ static int make_queue(struct virtio_blk *blk, u16 index)
 	return 0;
 }
 
-static int make_device(struct virtio_blk *blk, const struct virtio_blk_config *config)
+static int make_device(struct virtio_blk *blk, const struct virtio_blk_options *config)
 {
 	u32 reactors = reactors_count(config->reactors);
 	u8 queue_reactor[UINT8_MAX];
@@ -140,11 +140,11 @@ static int make_device(struct virtio_blk *blk, const struct virtio_blk_config *c
 	};
 
 	for (u32 i = 0; i < config->queues; i++)
-		queue_reactor[i] = (u8)(i % reactors);
+		queue_reactor[i] = (u8)((config->first_reactor + i) % reactors);
 	return virtio_device_init(&blk->device, &device);
 }
 
-int virtio_blk_create(struct virtio_blk **blk_out, const struct virtio_blk_config *config)
+int virtio_blk_create(struct virtio_blk **blk_out, const struct virtio_blk_options *config)
 {
 	struct virtio_blk *blk;
 	int r;

@@ -7,12 +7,13 @@
 struct disk;
 struct virtio_blk;
 
-struct virtio_blk_config {
+struct virtio_blk_options {
 	const char *name; /* "blk0" */
 	const struct memory *memory;
 	struct reactors *reactors;
 	struct disk *disk; /* open and registered; outlives the device */
 	u16 queues;
+	u32 first_reactor; /* queue n is served by reactor first_reactor + n, modulo their number */
 	bool writethrough; /* the device starts with writeback = 0 */
 	char serial[21];
 };
@@ -26,7 +27,7 @@ struct virtio_blk_counts {
 };
 
 /* Before reactors_start(). 0 or -errno (logged). Main thread. */
-int virtio_blk_create(struct virtio_blk **blk, const struct virtio_blk_config *config);
+int virtio_blk_create(struct virtio_blk **blk, const struct virtio_blk_options *config);
 struct virtio_device *virtio_blk_device(struct virtio_blk *blk);
 void virtio_blk_destroy(struct virtio_blk *blk);
 

@@ -441,7 +441,7 @@ static int pairs_create(struct virtio_net *net)
 	return 0;
 }
 
-static int device_init(struct virtio_net *net, const struct virtio_net_config *config)
+static int device_init(struct virtio_net *net, const struct virtio_net_options *config)
 {
 	u32 reactors = reactors_count(config->reactors);
 	u8 queue_reactor[2 * TAP_MAX_QUEUES + 1] = {};
@@ -459,11 +459,11 @@ static int device_init(struct virtio_net *net, const struct virtio_net_config *c
 	};
 
 	for (u32 i = 0; i < 2u * net->max_pairs; i++)
-		queue_reactor[i] = (u8)(i / 2 % reactors);
+		queue_reactor[i] = (u8)((config->first_reactor + i / 2) % reactors);
 	return virtio_device_init(&net->device, &c);
 }
 
-int virtio_net_create(struct virtio_net **result, const struct virtio_net_config *config)
+int virtio_net_create(struct virtio_net **result, const struct virtio_net_options *config)
 {
 	struct virtio_net *net;
 	int error;

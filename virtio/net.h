@@ -1,6 +1,5 @@
 /*
- * Network device (virtio 1.3, 5.1) over a backends/tap. Queue work runs on the pair's reactor; pair
- * n is on reactor n modulo their number.
+ * Network device (virtio 1.3, 5.1) over a backends/tap. Queue work runs on the pair's reactor.
  */
 #ifndef VIRTIO_NET_H
 #define VIRTIO_NET_H
@@ -10,17 +9,18 @@
 struct tap;
 struct virtio_net;
 
-struct virtio_net_config {
+struct virtio_net_options {
 	const char *name; /* "net0" */
 	const struct memory *memory;
 	struct reactors *reactors;
-	struct tap *tap; /* open and registered, one fd per pair; outlives the device */
+	struct tap *tap;   /* open and registered, one fd per pair; outlives the device */
+	u32 first_reactor; /* pair n is served by reactor first_reactor + n, modulo their number */
 	u8 mac[6];
 	u16 mtu; /* offered as VIRTIO_NET_F_MTU; at least 68 */
 };
 
 /* Before reactors_start(). 0 or -errno (logged). Main thread. */
-int virtio_net_create(struct virtio_net **net, const struct virtio_net_config *config);
+int virtio_net_create(struct virtio_net **net, const struct virtio_net_options *config);
 struct virtio_device *virtio_net_device(struct virtio_net *net);
 /* After reactors_destroy(), or before reactors_start(). */
 void virtio_net_destroy(struct virtio_net *net);

@@ -96,7 +96,7 @@ static char folder[] = "/tmp/vmm-blk-XXXXXX";
 static inline void make(struct fixture *f, const struct setting *s)
 {
 	struct disk_config disk = { .readonly = s->readonly, .direct = s->direct };
-	struct virtio_blk_config config = { .name = "blk0",
+	struct virtio_blk_options config = { .name = "blk0",
 					    .queues = s->queues ? s->queues : 1,
 					    .writethrough = s->writethrough,
 					    .serial = "a serial of 20 bytes" };

@@ -143,7 +143,7 @@ static inline struct bench *bench_up(const struct bench_options *options)
 {
 	const struct tap_config tap = { BENCH_TAP, options->queues ? options->queues : 1 };
 	struct bench *b = &bench;
-	struct virtio_net_config config = { .name = "net0", .tap = &b->tap };
+	struct virtio_net_options config = { .name = "net0", .tap = &b->tap };
 
 	netns_needed();
 	memset(b, 0, sizeof(*b));

@@ -38,7 +38,7 @@ static void offers_only_what_the_tap_can(void **state)
 		bench_up(&(struct bench_options){ .epoll = epoll_of(state), .idle = true });
 	struct tap poor = b->tap;
 	struct virtio_net *net;
-	struct virtio_net_config config = { .name = "net1",
+	struct virtio_net_options config = { .name = "net1",
 					    .memory = &b->machine.memory,
 					    .reactors = b->machine.reactors,
 					    .tap = &poor,
