@@ -131,4 +131,4 @@ FORCE:
 .PHONY: all check check-fast demo units install clean FORCE
 .SECONDARY:
 
--include $(OBJECTS:.o=.d) $(ASAN_OBJECTS:.o=.d) $(TSAN_OBJECTS:.o=.d)
+-include $(OBJECTS:.o=.d) $(ASAN_OBJECTS:.o=.d) $(TSAN_OBJECTS:.o=.d) $(wildcard build/?san/tests/unit/*.d)

@@ -374,6 +374,7 @@ static int restart(struct machine *m)
 	vcpus_pause(m->vcpus);
 	for (u32 i = 0; i < m->function_count; i++)
 		virtio_pci_reset(m->functions[i]);
+	pci_host_reset(m->pci);
 	console_flush(m->console, 0);
 	uart_reset(m->uart);
 	acpi_pm_reset(m->pm);
