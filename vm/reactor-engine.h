@@ -105,6 +105,22 @@ int reactor_thread_create(pthread_t *thread, void *(*run)(void *arg), void *arg)
  * -errno. */
 s32 reactor_transfer(const struct reactor_op *op);
 
+/* ---- between reactor.c and reactors.c ---- */
+
+/* A free number for fd, which is a disk file (storage) or can be waited for; -ENOSPC. Any thread.
+ */
+reactor_file reactor_number_take(struct reactors *reactors, int fd, bool storage);
+void reactor_number_free(struct reactors *reactors, reactor_file file);
+
+/* The thread, from start to end; arg is the reactor. */
+void *reactor_main(void *arg);
+
+/* fired() of reactor.wake. */
+void reactor_woken(struct reactor_event *event);
+
+/* [main, the thread has ended] */
+void reactor_events_free(struct reactor *reactor);
+
 /* ---- worker threads: file I/O that would block. One pool for all reactors ---- */
 
 int reactor_workers_create(struct reactor_workers **workers);
@@ -118,6 +134,12 @@ bool reactor_workers_cancel(struct reactor_workers *workers, struct reactor_op *
 void reactor_workers_destroy(struct reactor_workers *workers);
 
 static inline void reactor_op_list_init(struct reactor_op_list *list)
+{
+	list->first = NULL;
+	list->last = &list->first;
+}
+
+static inline void reactor_task_list_init(struct reactor_task_list *list)
 {
 	list->first = NULL;
 	list->last = &list->first;

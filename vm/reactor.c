@@ -1,20 +1,15 @@
 /*
- * The face of the reactors: the sweep, tasks, messages, events, and the numbering of files. What
- * waits and does I/O is an engine (vm/reactor-engine.h): io_uring, or epoll with worker threads.
+ * One reactor: the sweep, operations, tasks, events and messages. What waits and does I/O is an
+ * engine (vm/reactor-engine.h): io_uring, or epoll with worker threads. Runs on the reactor's
+ * thread, but for posting messages.
  */
 #include <errno.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/eventfd.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include "vm/log.h"
 #include "vm/reactor-engine.h"
-
-#define MAX_REACTORS 64
-#define WORKERS	     8
 
 /* An event's read in flight. It outlives a removed event until the kernel has let go of count. */
 struct reactor_wait {
@@ -28,88 +23,6 @@ struct reactor_wait {
 	bool firing; /* inside wait_done() */
 	struct reactor_wait *next, **link;
 };
-
-/* ---- numbering of files ---- */
-
-static reactor_file number_take(struct reactors *reactors, int fd, bool storage)
-{
-	reactor_file file = -ENOSPC;
-	pthread_mutex_lock(&reactors->lock);
-	for (u32 i = 0; i < reactors->max_files; i++) {
-		if (reactors->fds[i] != -1)
-			continue;
-		reactors->storage[i] = storage;
-		__atomic_store_n(&reactors->fds[i], fd, __ATOMIC_RELAXED);
-		file = (reactor_file)i;
-		break;
-	}
-	pthread_mutex_unlock(&reactors->lock);
-	return file;
-}
-
-static void number_free(struct reactors *reactors, reactor_file file)
-{
-	pthread_mutex_lock(&reactors->lock);
-	__atomic_store_n(&reactors->fds[file], -1, __ATOMIC_RELAXED);
-	pthread_mutex_unlock(&reactors->lock);
-}
-
-struct file_call {
-	struct reactor *reactor;
-	reactor_file file;
-	int fd, error;
-};
-
-static void file_call_run(void *arg)
-{
-	struct file_call *call = arg;
-	const struct reactor_engine *engine = call->reactor->reactors->engine;
-
-	call->error = engine->file_set(call->reactor, call->file, call->fd);
-}
-
-/* Only a ring's own thread may change its table once it runs. */
-static int file_set_all(struct reactors *reactors, reactor_file file, int fd)
-{
-	for (u32 i = 0; i < reactors->count; i++) {
-		struct file_call call = { .reactor = &reactors->list[i], .file = file, .fd = fd };
-
-		if (reactors->started)
-			reactor_call(call.reactor, file_call_run, &call);
-		else
-			file_call_run(&call);
-		if (call.error)
-			return call.error;
-	}
-	return 0;
-}
-
-reactor_file reactor_file_add(struct reactors *reactors, int fd)
-{
-	reactor_file file;
-	struct stat st;
-	int error;
-
-	if (fstat(fd, &st) < 0)
-		return -errno;
-	file = number_take(reactors, fd, S_ISREG(st.st_mode) || S_ISBLK(st.st_mode));
-	if (file < 0)
-		return file;
-	error = file_set_all(reactors, file, fd);
-	if (error) {
-		reactor_file_remove(reactors, file);
-		return error;
-	}
-	return file;
-}
-
-void reactor_file_remove(struct reactors *reactors, reactor_file file)
-{
-	if (file < 0 || (u32)file >= reactors->max_files)
-		return;
-	file_set_all(reactors, file, -1);
-	number_free(reactors, file);
-}
 
 /* ---- operations ---- */
 
@@ -162,12 +75,6 @@ s32 reactor_transfer(const struct reactor_op *op)
 
 /* ---- tasks ---- */
 
-static void task_list_init(struct reactor_task_list *list)
-{
-	list->first = NULL;
-	list->last = &list->first;
-}
-
 void reactor_defer(struct reactor *reactor, enum reactor_phase phase, struct reactor_task *task)
 {
 	struct reactor_task_list *list = &reactor->phases[phase];
@@ -186,7 +93,7 @@ static void run_phase(struct reactor *reactor, enum reactor_phase phase)
 {
 	struct reactor_task *task = reactor->phases[phase].first, *next;
 
-	task_list_init(&reactor->phases[phase]);
+	reactor_task_list_init(&reactor->phases[phase]);
 	for (; task; task = next) {
 		next = task->next;
 		task->queued = false;
@@ -215,7 +122,7 @@ static void wait_forget_file(struct reactor_wait *wait)
 	if (wait->file < 0)
 		return;
 	reactors->engine->file_set(wait->reactor, wait->file, -1);
-	number_free(reactors, wait->file);
+	reactor_number_free(reactors, wait->file);
 	wait->file = -1;
 }
 
@@ -262,7 +169,7 @@ int reactor_event_add(struct reactor *reactor, struct reactor_event *event)
 	wait->reactor = reactor;
 	wait->event = event;
 	wait->iov = (struct iovec){ &wait->count, sizeof(wait->count) };
-	wait->file = number_take(reactor->reactors, event->fd, false);
+	wait->file = reactor_number_take(reactor->reactors, event->fd, false);
 	if (wait->file < 0) {
 		error = wait->file;
 		free(wait);
@@ -270,7 +177,7 @@ int reactor_event_add(struct reactor *reactor, struct reactor_event *event)
 	}
 	error = reactor->reactors->engine->file_set(reactor, wait->file, event->fd);
 	if (error) {
-		number_free(reactor->reactors, wait->file);
+		reactor_number_free(reactor->reactors, wait->file);
 		free(wait);
 		return error;
 	}
@@ -307,6 +214,17 @@ void reactor_event_remove(struct reactor_event *event)
 		return;
 	wait_remove(event->wait);
 	event->wait = NULL;
+}
+
+/* What the thread left, if it never ran: nothing is in flight. */
+void reactor_events_free(struct reactor *reactor)
+{
+	struct reactor_wait *wait, *next;
+
+	for (wait = reactor->waits; wait; wait = next) {
+		next = wait->next;
+		free(wait);
+	}
 }
 
 /* ---- messages: many senders push onto a stack, the reactor takes all of it and turns it round
@@ -381,7 +299,7 @@ static void take_finished(struct reactor *reactor)
 	}
 }
 
-static void woken(struct reactor_event *event)
+void reactor_woken(struct reactor_event *event)
 {
 	struct reactor *reactor = container_of(event, struct reactor, wake);
 
@@ -461,7 +379,7 @@ static void drain(struct reactor *reactor)
 	}
 }
 
-static void *reactor_main(void *arg)
+void *reactor_main(void *arg)
 {
 	struct reactor *reactor = arg;
 	struct reactors *reactors = reactor->reactors;
@@ -480,199 +398,6 @@ static void *reactor_main(void *arg)
 	drain(reactor);
 	reactors->engine->end(reactor);
 	return NULL;
-}
-
-int reactor_thread_create(pthread_t *thread, void *(*run)(void *arg), void *arg)
-{
-	sigset_t block, old;
-	int error;
-
-	sigfillset(&block);
-	/* what a thread does to itself stays its own; SIGSYS is the sandbox's */
-	sigdelset(&block, SIGSEGV);
-	sigdelset(&block, SIGBUS);
-	sigdelset(&block, SIGFPE);
-	sigdelset(&block, SIGILL);
-	sigdelset(&block, SIGABRT);
-	sigdelset(&block, SIGTRAP);
-	sigdelset(&block, SIGSYS);
-	pthread_sigmask(SIG_SETMASK, &block, &old);
-	error = pthread_create(thread, NULL, run, arg);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return -error;
-}
-
-int reactors_start(struct reactors *reactors)
-{
-	u32 threads = 0;
-	int error = 0;
-
-	if (reactors->workers) {
-		error = reactor_workers_start(reactors->workers, WORKERS,
-					      reactors->config.worker_start,
-					      reactors->config.owner);
-		if (error)
-			goto out;
-	}
-	for (u32 i = 0; i < reactors->count && !error; i++) {
-		struct reactor *reactor = &reactors->list[i];
-
-		error = reactor_thread_create(&reactor->thread, reactor_main, reactor);
-		reactor->running = !error;
-		threads += !error;
-	}
-	for (u32 i = 0; i < threads; i++)
-		while (sem_wait(&reactors->ready) < 0)
-			; /* EINTR */
-	for (u32 i = 0; i < threads && !error; i++)
-		error = reactors->list[i].error;
-	reactors->started = !error;
-out:
-	if (error)
-		log_line("event threads: cannot start (%s): %s", reactors->engine->name,
-			 strerror(-error));
-	return error;
-}
-
-static int reactor_init(struct reactor *reactor, struct reactors *reactors, u32 number)
-{
-	int error;
-
-	reactor->reactors = reactors;
-	reactor->number = number;
-	for (int phase = 0; phase < REACTOR_PHASES; phase++)
-		task_list_init(&reactor->phases[phase]);
-	reactor_op_list_init(&reactor->completed);
-	reactor->wake.fired = woken;
-	reactor->wake.fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	if (reactor->wake.fd < 0)
-		return -errno;
-	error = reactors->engine->create(reactor);
-	if (error)
-		return error;
-	return reactor_event_add(reactor, &reactor->wake);
-}
-
-static void reactor_exit(struct reactor *reactor)
-{
-	struct reactor_wait *wait, *next;
-
-	if (!reactor->reactors)
-		return;
-	if (reactor->ring)
-		reactor->reactors->engine->destroy(reactor);
-	for (wait = reactor->waits; wait; wait = next) { /* the thread never ran */
-		next = wait->next;
-		free(wait);
-	}
-	if (reactor->wake.fd >= 0)
-		close(reactor->wake.fd);
-}
-
-static int engine_try(struct reactors *reactors, const struct reactor_engine *engine)
-{
-	int error = 0;
-
-	reactors->engine = engine;
-	memset(reactors->list, 0, reactors->count * sizeof(reactors->list[0]));
-	for (u32 i = 0; i < reactors->max_files; i++)
-		reactors->fds[i] = -1;
-	for (u32 i = 0; i < reactors->count && !error; i++)
-		error = reactor_init(&reactors->list[i], reactors, i);
-	for (u32 i = 0; error && i < reactors->count; i++)
-		reactor_exit(&reactors->list[i]);
-	return error;
-}
-
-int reactors_create(struct reactors **result, const struct reactors_config *config)
-{
-	struct reactors *reactors;
-	int error;
-
-	if (!config->count || config->count > MAX_REACTORS)
-		return -EINVAL;
-	reactors = calloc(1, sizeof(*reactors) + config->count * sizeof(reactors->list[0]));
-	if (!reactors)
-		return -ENOMEM;
-	reactors->config = *config;
-	reactors->count = config->count;
-	reactors->max_files = config->max_files + config->count; /* the wake events' */
-	pthread_mutex_init(&reactors->lock, NULL);
-	sem_init(&reactors->ready, 0, 0);
-	reactors->fds = malloc(reactors->max_files * sizeof(reactors->fds[0]));
-	reactors->storage = calloc(reactors->max_files, sizeof(reactors->storage[0]));
-	if (!reactors->fds || !reactors->storage) {
-		error = -ENOMEM;
-		goto fail;
-	}
-	error = config->force_epoll ? -EPERM : engine_try(reactors, &reactor_engine_uring);
-	if (error) {
-		if (!config->force_epoll)
-			log_line(
-				"io_uring: not permitted here (%s); using epoll and worker threads",
-				strerror(-error));
-		error = reactor_workers_create(&reactors->workers);
-		if (!error)
-			error = engine_try(reactors, &reactor_engine_epoll);
-		if (error)
-			goto fail;
-	}
-	*result = reactors;
-	return 0;
-fail:
-	log_line("event threads: cannot be made: %s", strerror(-error));
-	reactor_workers_destroy(reactors->workers);
-	free(reactors->storage);
-	free(reactors->fds);
-	sem_destroy(&reactors->ready);
-	pthread_mutex_destroy(&reactors->lock);
-	free(reactors);
-	return error;
-}
-
-static void stop_run(void *arg)
-{
-	struct reactor *reactor = arg;
-
-	reactor->stop = true;
-}
-
-void reactors_destroy(struct reactors *reactors)
-{
-	if (!reactors)
-		return;
-	for (u32 i = 0; i < reactors->count; i++) {
-		struct reactor *reactor = &reactors->list[i];
-
-		if (!reactor->running)
-			continue;
-		if (!reactor->error)
-			reactor_call(reactor, stop_run, reactor);
-		pthread_join(reactor->thread, NULL);
-	}
-	reactor_workers_destroy(reactors->workers);
-	for (u32 i = 0; i < reactors->count; i++)
-		reactor_exit(&reactors->list[i]);
-	free(reactors->storage);
-	free(reactors->fds);
-	sem_destroy(&reactors->ready);
-	pthread_mutex_destroy(&reactors->lock);
-	free(reactors);
-}
-
-struct reactor *reactors_get(struct reactors *reactors, u32 n)
-{
-	return &reactors->list[n];
-}
-
-u32 reactors_count(const struct reactors *reactors)
-{
-	return reactors->count;
-}
-
-const char *reactors_engine(const struct reactors *reactors)
-{
-	return reactors->engine->name;
 }
 
 void reactor_counts(const struct reactor *reactor, struct reactor_counts *counts)

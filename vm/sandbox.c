@@ -118,6 +118,7 @@ static const struct rule calls[] = {
 	CALL_IF(fcntl, M, 1, LOW, F_SETFL),
 	CALL(timerfd_settime, M),
 	CALL(alarm, M),
+	CALL(alarm, M),
 	CALL(setitimer, M),
 	/* ---- vCPUs are called out of the guest by a signal ---- */
 	CALL(rt_sigtimedwait, M | V),
@@ -189,6 +190,7 @@ static const struct {
 	{ TCSETS2, ALL },
 	{ TCSETSW2, ALL },
 	{ TCSETSF2, ALL },
+	{ TIOCGPGRP, ALL },
 	{ TIOCGWINSZ, M },
 	{ TIOCGPGRP, ALL }, /* is the terminal ours to restore? */
 	{ FIONREAD, M },

@@ -27,6 +27,7 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 #include "vm/end.h"
 #include "vm/sandbox.h"
@@ -385,12 +386,26 @@ static void do_raise(void)
 		_exit(1);
 }
 
+/* Giving the terminal back, whichever thread ends the process. */
+static void do_terminal(void)
+{
+	struct termios modes = {};
+	pid_t group;
+
+	ioctl(STDIN_FILENO, TIOCGPGRP, &group);
+	tcgetattr(STDIN_FILENO, &modes);
+	tcsetattr(-1, TCSANOW, &modes);
+	tcsetattr(-1, TCSAFLUSH, &modes);
+	isatty(STDERR_FILENO);
+}
+
 static void test_ordinary(void **state)
 {
 	(void)state;
 	signal(SIGUSR1, on_usr1);
 	assert_fine_for_all(do_ordinary);
 	assert_fine_for_all(do_raise);
+	assert_fine_for_all(do_terminal);
 }
 
 /* Threads made before, as vmm makes them: each closes its own filter, arenas and exit included. */
