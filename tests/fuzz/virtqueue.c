@@ -103,6 +103,57 @@ static void write_descriptor(struct fuzz *fuzz, u64 at)
 		memcpy(to, &desc, sizeof(desc));
 }
 
+/* The next head, and the index that shows it. */
+static void show(struct fuzz *fuzz, u16 head)
+{
+	const struct vq_setup *setup = &fuzz->setup;
+	u64 place = fuzz->vq.next_available & (setup->size - 1u);
+
+	le16_store(ring_at(fuzz, setup->driver, 4 + 2 * place, 2), head);
+	le16_store(ring_at(fuzz, setup->driver, 2, 2), (u16)(fuzz->vq.next_available + 1));
+}
+
+/* A sound chain of many parts from entry 0 of a table on, readable ones first; a later step may
+ * spoil it. */
+static void write_chain(struct fuzz *fuzz, u64 table, u32 parts)
+{
+	u32 readable = take(fuzz, 1) % (parts + 1), bytes = take(fuzz, 1);
+	struct vring_desc desc;
+	void *to;
+
+	for (u32 i = 0; i < parts; i++) {
+		desc = (struct vring_desc){ .addr = 0x8000 + 64 * i, .len = bytes };
+		desc.flags = (u16)((i >= readable ? VRING_DESC_F_WRITE : 0) |
+				   (i + 1 < parts ? VRING_DESC_F_NEXT : 0));
+		desc.next = (u16)(i + 1);
+		to = memory_at(&fuzz->memory, table + 16ull * i, sizeof(desc));
+		if (to)
+			memcpy(to, &desc, sizeof(desc));
+	}
+}
+
+static void sound_direct(struct fuzz *fuzz)
+{
+	write_chain(fuzz, fuzz->setup.descriptors, 1 + take(fuzz, 1) % fuzz->setup.size);
+	show(fuzz, 0);
+}
+
+static void sound_indirect(struct fuzz *fuzz)
+{
+	u32 parts = 1 + take(fuzz, 1) % 80, said = take(fuzz, 1) & 3 ? parts : take(fuzz, 1);
+	struct vring_desc refer = { .addr = 0x4000,
+				    .len = 16 * said,
+				    .flags = VRING_DESC_F_INDIRECT };
+	u16 head = (u16)(take(fuzz, 1) % fuzz->setup.size);
+
+	/* sometimes so that the table ends where RAM does, and the sanitizer watches */
+	if (take(fuzz, 1) & 1)
+		refer.addr = LOW - refer.len;
+	write_chain(fuzz, refer.addr, parts);
+	memcpy(ring_at(fuzz, fuzz->setup.descriptors, 16ull * head, 16), &refer, sizeof(refer));
+	show(fuzz, head);
+}
+
 static void check_buffer(struct fuzz *fuzz, const struct vq_buffer *buffer, u16 room)
 {
 	u32 parts = (u32)buffer->readable + buffer->writable;
@@ -139,6 +190,8 @@ static void pop(struct fuzz *fuzz)
 
 	held_true(got == 0 || got == 1 || got == -EPROTO);
 	held_true((got == -EPROTO) == (fuzz->vq.fault != NULL));
+	if (got < 0)
+		held_true(vq_pop(&fuzz->vq, &buffer, fuzz->iov, room) == -EPROTO);
 	if (got != 1)
 		return;
 	check_buffer(fuzz, &buffer, room);
@@ -175,7 +228,7 @@ static void step(struct fuzz *fuzz)
 	u32 op = take(fuzz, 1);
 	u8 *to;
 
-	switch (op % 16) {
+	switch (op % 20) {
 	case 0:
 	case 1:
 	case 2:
@@ -185,12 +238,8 @@ static void step(struct fuzz *fuzz)
 		write_descriptor(fuzz, take(fuzz, 2));
 		break;
 	case 4:
-	case 5: /* the next head, and the index that shows it */
-		to = ring_at(fuzz, setup->driver,
-			     4 + 2ull * (fuzz->vq.next_available & (setup->size - 1u)), 2);
-		le16_store(to, (u16)(op & 0x80 ? take(fuzz, 2) : take(fuzz, 2) % setup->size));
-		to = ring_at(fuzz, setup->driver, 2, 2);
-		le16_store(to, (u16)(fuzz->vq.next_available + 1));
+	case 5:
+		show(fuzz, (u16)(op & 0x80 ? take(fuzz, 2) : take(fuzz, 2) % setup->size));
 		break;
 	case 6:
 		to = ring_at(fuzz, setup->driver, 2, 2);
@@ -224,7 +273,25 @@ static void step(struct fuzz *fuzz)
 	case 15:
 		unpop(fuzz);
 		break;
+	case 16:
+	case 17:
+		sound_direct(fuzz);
+		break;
+	case 18:
+	case 19:
+		sound_indirect(fuzz);
+		break;
 	}
+}
+
+/* The driver resets and goes on: memory keeps what it wrote, but for the index. */
+static bool begin(struct fuzz *fuzz)
+{
+	if (vq_start(&fuzz->vq, &vq_split, &fuzz->setup) < 0)
+		return false;
+	fuzz->held_count = fuzz->since_push = 0;
+	le16_store(ring_at(fuzz, fuzz->setup.driver, 2, 2), 0);
+	return true;
 }
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
@@ -254,16 +321,15 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 		.driver = 0x2000,
 		.device = 0x3000,
 	};
-	if (how & 256) { /* areas anywhere, over each other too */
+	if ((how & 0xf00) == 0xf00) { /* areas anywhere, over each other too */
 		fuzz.setup.descriptors = address(&fuzz);
 		fuzz.setup.driver = address(&fuzz);
 		fuzz.setup.device = address(&fuzz);
 	}
-	if (vq_start(&fuzz.vq, &vq_split, &fuzz.setup) == 0)
-		while (fuzz.data < fuzz.end)
+	while (fuzz.data < fuzz.end && begin(&fuzz))
+		while (fuzz.data < fuzz.end && !fuzz.vq.fault)
 			step(&fuzz);
-	else
-		held_true(fuzz.vq.fault);
+	held_true(fuzz.data == fuzz.end || fuzz.vq.fault);
 	free(fuzz.memory.low);
 	free(fuzz.memory.high);
 	return 0;

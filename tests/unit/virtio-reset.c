@@ -132,6 +132,28 @@ static void legacy_reset_waits(void **state)
 	pthread_join(thread, NULL);
 }
 
+/* Used before it ever set a status bit: its reset still reads non-zero, and is not interrupted by
+ * what is written next. */
+static void legacy_reset_of_status_zero(void **state)
+{
+	struct fixture *f = *state;
+
+	set_mode(f, LATER_HOLD);
+	legacy_ring(f, &f->ring, 0, RINGS(0));
+	add(&f->ring, 0);
+	driver_kick(&f->ring);
+	driver_wait(held(f) == 1);
+	assert_int_equal(driver_status_now(f->device), 0);
+	driver_status(f->device, 0, true);
+	assert_int_not_equal(driver_status_now(f->device), 0);
+	driver_status(f->device, 7, true);
+	assert_false(atomic_load(&f->device->running));
+	later_release(&f->later, 0);
+	driver_wait(driver_status_now(f->device) == 0);
+	assert_false(f->device->queues[0].enabled);
+	assert_int_equal(f->later.device_starts, 1);
+}
+
 /* PFN 0 returns when the memory is the driver's again; another PFN over it is a new ring. */
 static void legacy_pfn_zero_waits(void **state)
 {
@@ -380,6 +402,7 @@ int main(void)
 		test(reset_cancels),
 		test(reset_waits_for_unpop),
 		test(legacy_reset_waits),
+		test(legacy_reset_of_status_zero),
 		test(legacy_pfn_zero_waits),
 		test(ring_reset),
 		test(ring_reset_not_negotiated),
