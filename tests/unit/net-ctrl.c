@@ -188,6 +188,8 @@ static void mac_table(void **state)
 	assert_refused(ctrl_raw(b, command, size, 4096));
 	size = 2 + put_table(command + 2, 0x2aaaaaab, 4, other_mac); /* times six wraps to two */
 	assert_refused(ctrl_raw(b, command, size, 4096));
+	memset(command + 6, 0, 6); /* nor would what follows those two make a table */
+	assert_refused(ctrl_raw(b, command, 12, 4096));
 	assert_hears(b, true, false, true);
 	renegotiate(b, FEATURES);
 	assert_hears(b, true, false, false);
@@ -406,6 +408,14 @@ static void pairs_as_set(void **state, u32 threads)
 	send_flows(b, 60);
 	take_count(b, 1, 60, got);
 	assert_int_equal(take_all(b, 1) + take_all(b, 2), 0);
+
+	/* and a reset makes it one again */
+	assert_ok(set_pairs(b, 3));
+	renegotiate(b, FEATURES | F(MQ));
+	assert_refused(set_pairs(b, 0));
+	fill_pairs(b);
+	send_flows(b, 60);
+	take_count(b, 1, 60, got);
 }
 
 static void queue_pairs(void **state)

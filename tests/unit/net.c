@@ -39,10 +39,10 @@ static void offers_only_what_the_tap_can(void **state)
 	struct tap poor = b->tap;
 	struct virtio_net *net;
 	struct virtio_net_options config = { .name = "net1",
-					    .memory = &b->machine.memory,
-					    .reactors = b->machine.reactors,
-					    .tap = &poor,
-					    .mtu = 1500 };
+					     .memory = &b->machine.memory,
+					     .reactors = b->machine.reactors,
+					     .tap = &poor,
+					     .mtu = 1500 };
 	u64 never = F(CSUM) | F(GUEST_CSUM) | F(CTRL_GUEST_OFFLOADS) | F(HOST_TSO4) | F(HOST_TSO6) |
 		    F(HOST_ECN) | F(HOST_UFO) | F(HOST_USO) | NET_GUEST_OFFLOADS | F(MQ);
 	struct driver_machine idle;
@@ -493,6 +493,33 @@ static void sends_frames_in_many_parts(void **state)
 	}
 }
 
+/* Each has a list of parts of its own. */
+static void sends_many_parts_at_once(void **state)
+{
+	static u8 got[FRAME_ROOM], expected[1000];
+	struct driver_part parts[40];
+	struct bench *b = bench_up(
+		&(struct bench_options){ .epoll = epoll_of(state), .features = FEATURES_PLAIN });
+	struct virtio_net_hdr header;
+
+	for (u32 i = 0; i < 6; i++) {
+		u8 *bytes = memory_at(&b->machine.memory, TX_AT + i * 4096, 1012);
+
+		memset(bytes, 0, 12);
+		frame_fill(bytes + 12, 1000, other_mac, i);
+		for (u32 j = 0; j < 40; j++)
+			parts[j] = (struct driver_part){ TX_AT + i * 4096 + j * 25,
+							 j < 39 ? 25 : 1012 - 39 * 25, false };
+		assert_true(driver_add(&b->rings[1], parts, 40) >= 0);
+	}
+	driver_kick(&b->rings[1]);
+	for (u32 i = 0; i < 6; i++) {
+		assert_int_equal(world_receive(b, &header, got, 2000), 1000);
+		frame_fill(expected, 1000, other_mac, i);
+		assert_memory_equal(got, expected, 1000);
+	}
+}
+
 static void sends_what_is_left_to_offload(void **state)
 {
 	static u8 frame[FRAME_ROOM], got[FRAME_ROOM];
@@ -620,6 +647,125 @@ static void sends_batches(void **state)
 	}
 }
 
+/* ---- headers that no kernel of today makes, and what exactly goes out ---- */
+
+static struct bench *up_wire(void **state, u64 features)
+{
+	struct bench *b;
+
+	capture_begin(); /* sockets know nothing of offloads, which is said once */
+	b = bench_up(&(struct bench_options){
+		.epoll = epoll_of(state), .features = features, .wire = true });
+	capture_end((char *)received.bytes, sizeof(received.bytes));
+	return b;
+}
+
+static void wire_send(struct bench *b, u8 flags, u8 gso, u16 gso_size, u32 size, u32 seed)
+{
+	static u8 frame[FRAME_ROOM];
+	struct virtio_net_hdr_v1 header = { .flags = flags, .gso_type = gso, .num_buffers = 77 };
+
+	le16_store(&header.gso_size, gso_size);
+	memcpy(frame, &header, sizeof(header));
+	frame_fill(frame + sizeof(header), size, broadcast_mac, seed);
+	assert_int_equal(send(b->sock, frame, sizeof(header) + size, 0), sizeof(header) + size);
+}
+
+/* Item 49: flags and GSO types as negotiated, whatever comes. */
+static void passes_no_header_that_was_not_negotiated(void **state)
+{
+	const u8 csum = VIRTIO_NET_HDR_F_NEEDS_CSUM;
+	struct bench *b = up_wire(state, F(MRG_RXBUF));
+	u64 dropped = 0;
+
+	rx_add(b, 0, 100, 1526);
+	wire_send(b, VIRTIO_NET_HDR_F_DATA_VALID, 0, 0, 60, 1);
+	rx_expect(b, 0, 60, broadcast_mac, 1);
+	assert_int_equal(received.bytes[0], 0);
+	wire_send(b, csum, 0, 0, 60, 1);
+	wire_send(b, 0, VIRTIO_NET_HDR_GSO_TCPV4, 1000, 60, 1);
+	assert_int_equal(send(b->sock, "", 1, 0), 1);
+	assert_int_equal(send(b->sock, received.bytes, 12 + 13, 0), 12 + 13);
+	dropped = 4;
+	wire_send(b, 0, 0, 0, 60, 2);
+	rx_expect(b, 0, 60, broadcast_mac, 2);
+	assert_int_equal(bench_counts(b).rx_invalid, dropped);
+
+	driver_reset(b->device);
+	bench_forget(b);
+	bench_negotiate(b, &(struct bench_options){ .features = F(MRG_RXBUF) | F(GUEST_CSUM) |
+								F(GUEST_TSO4) });
+	rx_add(b, 0, 100, 1526);
+	wire_send(b, VIRTIO_NET_HDR_F_DATA_VALID, 0, 0, 60, 3);
+	rx_expect(b, 0, 60, broadcast_mac, 3);
+	assert_int_equal(received.bytes[0], VIRTIO_NET_HDR_F_DATA_VALID);
+	wire_send(b, csum, VIRTIO_NET_HDR_GSO_TCPV4, 1000, 5000, 4);
+	rx_expect(b, 0, 5000, broadcast_mac, 4);
+	wire_send(b, 0, VIRTIO_NET_HDR_GSO_TCPV4, 1000, 60, 5);
+	wire_send(b, csum, VIRTIO_NET_HDR_GSO_TCPV4 | VIRTIO_NET_HDR_GSO_ECN, 1000, 60, 5);
+	wire_send(b, csum, VIRTIO_NET_HDR_GSO_TCPV6, 1000, 60, 5);
+	wire_send(b, csum, VIRTIO_NET_HDR_GSO_UDP, 1000, 60, 5);
+	wire_send(b, csum, VIRTIO_NET_HDR_GSO_UDP_L4, 1000, 60, 5);
+	wire_send(b, csum, VIRTIO_NET_HDR_GSO_ECN, 1000, 60, 5);
+	wire_send(b, csum, 0x22, 1000, 60, 5);
+	dropped += 7;
+	wire_send(b, 0, 0, 0, 60, 6);
+	rx_expect(b, 0, 60, broadcast_mac, 6);
+	assert_int_equal(bench_counts(b).rx_invalid, dropped);
+}
+
+static void hands_over_clean_headers(void **state)
+{
+	static u8 frame[FRAME_ROOM], got[FRAME_ROOM];
+	struct bench *b = up_wire(state, FEATURES_PLAIN);
+	struct virtio_net_hdr_v1 header, seen;
+
+	frame_fill(frame, 3000, other_mac, 1);
+	memset(&header, 0xff, sizeof(header));
+	header.flags = (u8)~VIRTIO_NET_HDR_F_NEEDS_CSUM;
+	header.gso_type = VIRTIO_NET_HDR_GSO_NONE;
+	tx_send(b, 0, &header, frame, 100);
+	assert_int_equal(recv(b->sock, got, sizeof(got), 0), 112);
+	memset(&seen, 0, sizeof(seen));
+	assert_memory_equal(got, &seen, sizeof(seen));
+
+	header = (struct virtio_net_hdr_v1){ .flags = 0xff,
+					     .gso_type = VIRTIO_NET_HDR_GSO_TCPV4,
+					     .hdr_len = 0xffff,
+					     .gso_size = 1000,
+					     .csum_start = 34,
+					     .csum_offset = 16,
+					     .num_buffers = 0xffff };
+	tx_send(b, 0, &header, frame, 3000);
+	assert_int_equal(recv(b->sock, got, sizeof(got), 0), 3012);
+	seen = header;
+	seen.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
+	seen.hdr_len = 3000; /* a tap refuses one past the frame's end */
+	seen.num_buffers = 0;
+	assert_memory_equal(got, &seen, sizeof(seen));
+	assert_memory_equal(got + 12, frame, 3000);
+}
+
+static void maps_offloads(void **state)
+{
+	const u64 csum = F(GUEST_CSUM);
+
+	(void)state;
+	assert_int_equal(net_tap_offloads(0), 0);
+	assert_int_equal(net_tap_offloads(NET_GUEST_GSO), 0); /* nothing without checksums */
+	assert_int_equal(net_tap_offloads(csum), TUN_F_CSUM);
+	assert_int_equal(net_tap_offloads(csum | F(GUEST_TSO4)), TUN_F_CSUM | TUN_F_TSO4);
+	assert_int_equal(net_tap_offloads(csum | F(GUEST_TSO6)), TUN_F_CSUM | TUN_F_TSO6);
+	assert_int_equal(net_tap_offloads(csum | F(GUEST_ECN)), TUN_F_CSUM);
+	assert_int_equal(net_tap_offloads(csum | F(GUEST_TSO6) | F(GUEST_ECN)),
+			 TUN_F_CSUM | TUN_F_TSO6 | TUN_F_TSO_ECN);
+	assert_int_equal(net_tap_offloads(csum | F(GUEST_UFO)), TUN_F_CSUM | TUN_F_UFO);
+	/* the tap has the two only together */
+	assert_int_equal(net_tap_offloads(csum | F(GUEST_USO4)), TUN_F_CSUM);
+	assert_int_equal(net_tap_offloads(csum | F(GUEST_USO4) | F(GUEST_USO6)),
+			 TUN_F_CSUM | TUN_F_USO4 | TUN_F_USO6);
+}
+
 /* ---- faults and ends ---- */
 
 static void survives_a_tap_that_is_down(void **state)
@@ -650,11 +796,17 @@ static void survives_a_tap_that_vanishes(void **state)
 {
 	static u8 frame[100];
 	char said[1000];
-	struct bench *b = bench_up(&(struct bench_options){
-		.epoll = epoll_of(state), .features = FEATURES_PLAIN | F(MRG_RXBUF) });
+	struct bench *b = bench_up(
+		&(struct bench_options){ .epoll = epoll_of(state),
+					 .queues = 3,
+					 .threads = 2,
+					 .features = FEATURES_PLAIN | F(MRG_RXBUF) | F(MQ) });
 	u8 generation = virtio_config_generation(b->device);
 
-	rx_add(b, 0, 10, 1526);
+	assert_int_equal(ctrl_u16(b, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, 3),
+			 VIRTIO_NET_OK);
+	for (u16 i = 0; i < 3; i++)
+		rx_add(b, i, 10, 1526);
 	usleep(5000);
 	capture_begin();
 	netns_delete(BENCH_TAP);
@@ -675,6 +827,23 @@ static void survives_a_tap_that_vanishes(void **state)
 	tx_send(b, 0, &no_offload, frame, sizeof(frame));
 	assert_int_equal(ctrl_byte(b, VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, 1),
 			 VIRTIO_NET_OK);
+}
+
+/* The same without a buffer to receive into. */
+static void notices_a_lost_tap_by_sending(void **state)
+{
+	static u8 frame[100];
+	char said[1000];
+	struct bench *b = bench_up(
+		&(struct bench_options){ .epoll = epoll_of(state), .features = FEATURES_PLAIN });
+
+	frame_fill(frame, sizeof(frame), other_mac, 1);
+	capture_begin();
+	netns_delete(BENCH_TAP);
+	tx_send(b, 0, &no_offload, frame, sizeof(frame));
+	driver_wait(config_read(b, 6, 2) == 0);
+	capture_end(said, sizeof(said));
+	assert_non_null(strstr(said, "has vanished"));
 }
 
 /* A reset calls back the read that waits; nothing of the old driver's memory is written after it.
@@ -774,8 +943,13 @@ int main(void)
 		BOTH(refuses_bad_headers),
 		BOTH(refuses_what_was_not_negotiated),
 		BOTH(sends_batches),
+		BOTH(sends_many_parts_at_once),
+		BOTH(passes_no_header_that_was_not_negotiated),
+		BOTH(hands_over_clean_headers),
+		cmocka_unit_test(maps_offloads),
 		BOTH(survives_a_tap_that_is_down),
 		BOTH(survives_a_tap_that_vanishes),
+		BOTH(notices_a_lost_tap_by_sending),
 		BOTH(resets_with_reads_in_flight),
 		BOTH(resets_one_queue),
 	};
