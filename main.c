@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,6 +33,7 @@
 
 #define MAX_FUNCTIONS	   (CONFIG_MAX_DISKS + CONFIG_MAX_NETS + 1)
 #define DEFAULT_MAX_QUEUES 8
+#define DEFAULT_POLL_US	   32
 #define NS		   1000000000ull
 #define PANIC_GRACE	   (2 * NS) /* for the rest of a panic's report */
 #define NMI_GRACE	   (1 * NS) /* for what the guest says of a timeout's NMI */
@@ -274,10 +276,23 @@ static void enter_vcpu(void *owner)
 		_exit(STATUS_HOST_ERROR);
 }
 
+/* Looking for work instead of sleeping pays only where it takes no CPU from the guest. */
+static u32 poll_window(const struct config *config)
+{
+	cpu_set_t set;
+
+	if (config->poll_given)
+		return config->poll_us;
+	return !sched_getaffinity(0, sizeof(set), &set) && CPU_COUNT(&set) > (int)config->cpus
+		       ? DEFAULT_POLL_US
+		       : 0;
+}
+
 static int make_devices(struct machine *m)
 {
 	const struct reactors_config c = {
 		.count = m->config->iothreads,
+		.poll_us = poll_window(m->config),
 		.max_files = count_files(m->config),
 		.thread_start = enter_reactor,
 		.worker_start = enter_worker,

@@ -1,9 +1,10 @@
 /*
- * The device core (virtio 1.3, chapter 2): status, features, configuration, virtqueues and their life on a
- * reactor. One core under every transport; device types plug in by virtio_device_ops.
+ * The device core (virtio 1.3, chapter 2): status, features, configuration, virtqueues and their
+ * life on a reactor. One core under every transport; device types plug in by virtio_device_ops.
  *
- * Who holds what: registers (status, features, queue addresses) belong to the device's lock and are touched on vCPU
- * threads; a running queue (ring, in_flight, owner's requests) belongs to its reactor alone.
+ * Who holds what: registers (status, features, queue addresses) belong to the device's lock and are
+ * touched on vCPU threads; a running queue (ring, in_flight, owner's requests) belongs to its
+ * reactor alone.
  */
 #ifndef VIRTIO_DEVICE_H
 #define VIRTIO_DEVICE_H
@@ -30,34 +31,41 @@ struct virtio_device_ops {
 	u32 pci_class;	  /* 24 bits */
 	const char *name; /* "blk" */
 
-	/* [vCPU, lock] Is this set of features acceptable beyond "offered" and the dependencies of transport
-	 * bits? NULL: yes. (Feature dependencies, e.g. GUEST_TSO4 without GUEST_CSUM: no.) */
+	/* [vCPU, lock] Is this set of features acceptable beyond "offered" and the dependencies of
+	 * transport bits? NULL: yes. (Feature dependencies, e.g. GUEST_TSO4 without GUEST_CSUM:
+	 * no.) */
 	bool (*features_ok)(struct virtio_device *device, u64 features);
-	/* [vCPU, lock] The driver wrote config space (only if the device has driver-writable fields). NULL: read-only. */
+	/* [vCPU, lock] The driver wrote config space (only if the device has driver-writable
+	 * fields). NULL: read-only. */
 	void (*config_write)(struct virtio_device *device, u32 offset, u32 size, u64 value);
-	/* [vCPU or reactor, lock] Features are final (DRIVER_OK, or a legacy driver's first use); queues start after it. */
+	/* [vCPU or reactor, lock] Features are final (DRIVER_OK, or a legacy driver's first use);
+	 * queues start after it. */
 	void (*start)(struct virtio_device *device);
 	/* [reactor] The queue runs: ring is set up, nothing taken yet. NULL: nothing to do. */
 	void (*queue_start)(struct virtio_queue *queue);
 	/* [reactor] Buffers may be available and the queue is muted: take them. */
 	enum virtio_served (*serve)(struct virtio_queue *queue);
-	/* [reactor] The queue shall stop: take no more, cancel what can be; the core waits until in_flight is 0. NULL: only wait. */
+	/* [reactor] The queue shall stop: take no more, cancel what can be; the core waits until
+	 * in_flight is 0. NULL: only wait. */
 	void (*queue_stop)(struct virtio_queue *queue);
 	/* [vCPU or reactor, lock] All queues have stopped: forget everything the driver set. */
 	void (*reset)(struct virtio_device *device);
 };
 
 /*
- * How the transport tells the driver. All are [any thread, device's lock held], so they take no lock under which
- * the device's is taken elsewhere (the PCI function's). Doorbells need nothing: they are virtio_queue.doorbell_fd.
+ * How the transport tells the driver. All are [any thread, device's lock held], so they take no
+ * lock under which the device's is taken elsewhere (the PCI function's). Doorbells need nothing:
+ * they are virtio_queue.doorbell_fd.
  */
 struct virtio_transport_ops {
-	/* The configuration changed (status NEEDS_RESET included): ISR bit 1, then the vector or the line. */
+	/* The configuration changed (status NEEDS_RESET included): ISR bit 1, then the vector or
+	 * the line. */
 	void (*config_interrupt)(struct virtio_device *device);
-	/* Optional. The queue's registers went back to their defaults (by a reset of the device or of the
-	 * queue alone), its vector to NO_VECTOR: virtio_queue.interrupt must follow. */
+	/* Optional. The queue's registers went back to their defaults (by a reset of the device or
+	 * of the queue alone), its vector to NO_VECTOR: virtio_queue.interrupt must follow. */
 	void (*queue_reset)(struct virtio_queue *queue);
-	/* Optional. The device finished a reset (after queue_reset of each queue): unmap the configuration vector. */
+	/* Optional. The device finished a reset (after queue_reset of each queue): unmap the
+	 * configuration vector. */
 	void (*reset)(struct virtio_device *device);
 };
 
@@ -88,7 +96,8 @@ struct virtio_queue {
 	u64 descriptors, driver, used; /* areas */
 	bool resetting;		       /* RING_RESET (or legacy PFN 0) in progress */
 
-	/* set by the transport whenever vectors or the MSI-X enable bit change, read by the reactor */
+	/* set by the transport whenever vectors or the MSI-X enable bit change, read by the reactor
+	 */
 	_Atomic s32 interrupt; /* a reactor_file, or VIRTIO_INTERRUPT_* */
 
 	int doorbell_fd; /* eventfd: a write of 1 is an available buffer notification */
@@ -100,6 +109,8 @@ struct virtio_queue {
 	u32 in_flight;	   /* buffers popped and not yet pushed or unpopped */
 	struct reactor_event doorbell;
 	struct reactor_task serve, flush;
+	struct reactor_poller poller;
+	bool polled; /* served and left muted: the reactor busy-polls it */
 	struct virtio_queue_counts counts;
 
 	/* the core's own; the first five under the device's lock */
@@ -132,19 +143,20 @@ struct virtio_device {
 	u32 config_size;
 	_Atomic u32 config_generation; /* see virtio_config_generation() */
 	_Atomic u32 isr;	       /* bit 0 queue, bit 1 configuration */
-	/* set by the transport, read by reactors: what a queue with VIRTIO_INTERRUPT_INTX signals after setting the
-	 * ISR bit; a reactor_file, or -1 while INTx may not be raised (INTx Disable, MSI-X on, no transport) */
+	/* set by the transport, read by reactors: what a queue with VIRTIO_INTERRUPT_INTX signals
+	 * after setting the ISR bit; a reactor_file, or -1 while INTx may not be raised (INTx
+	 * Disable, MSI-X on, no transport) */
 	_Atomic s32 intx_file;
 
 	struct virtio_queue *queues;
 	u16 queue_count;
 
 	/* the core's own */
-	pthread_cond_t idle;   /* a reset has finished */
-	_Atomic bool broken;   /* NEEDS_RESET was set: nothing is taken until reset */
-	bool config_changed;   /* since config_generation was last read */
-	u8 *config_before;     /* room to compare config over a reset */
-	u64 features_beyond;   /* selects above 1 where the driver acknowledged bits */
+	pthread_cond_t idle; /* a reset has finished */
+	_Atomic bool broken; /* NEEDS_RESET was set: nothing is taken until reset */
+	bool config_changed; /* since config_generation was last read */
+	u8 *config_before;   /* room to compare config over a reset */
+	u64 features_beyond; /* selects above 1 where the driver acknowledged bits */
 	struct log_limit lines;
 };
 
@@ -156,37 +168,43 @@ struct virtio_device_config {
 	const char *name;
 	const struct memory *memory;
 	struct reactors *reactors;
-	u64 features;		/* device-type bits (0..23, 50..63); the core adds VERSION_1, RING_* , ANY_LAYOUT, NOTIFY_ON_EMPTY, RING_RESET */
-	u32 config_size;	/* bytes of device-specific configuration */
+	u64 features;	 /* device-type bits (0..23, 50..63); the core adds VERSION_1, RING_* ,
+			    ANY_LAYOUT, NOTIFY_ON_EMPTY, RING_RESET */
+	u32 config_size; /* bytes of device-specific configuration */
 	u16 queue_count;
-	u16 queue_size;		/* max of each: power of two up to VQ_MAX_SIZE */
+	u16 queue_size;		 /* max of each: power of two up to VQ_MAX_SIZE */
 	const u8 *queue_reactor; /* for each queue the number of its reactor; NULL: all on 0 */
 };
 
-/* Makes lock, queues (each with its doorbell eventfd, registered with its reactor) and a zero config; bus mastering on.
- * Before reactors_start(). 0 or -errno (logged). Main thread. */
+/* Makes lock, queues (each with its doorbell eventfd, registered with its reactor) and a zero
+ * config; bus mastering on. Before reactors_start(). 0 or -errno (logged). Main thread. */
 int virtio_device_init(struct virtio_device *device, const struct virtio_device_config *config);
-/* Queues idle (virtio_device_power_on()) and reactors not running: after reactors_destroy(), or never started. */
+/* Queues idle (virtio_device_power_on()) and reactors not running: after reactors_destroy(), or
+ * never started. */
 void virtio_device_destroy(struct virtio_device *device);
 
 /* ---- for device types ---- */
 
-/* [reactor] Next available buffer of a running queue: 1, 0 (none, or nothing may be taken: stopping, broken, no bus mastering)
- * or -EPROTO: the device then already has NEEDS_RESET. Counts it in flight; there are never more than ring.size, no head twice.
- * max of max_size (not size) never runs out. */
-int virtio_queue_pop(struct virtio_queue *queue, struct vq_buffer *buffer, struct iovec *iov, u16 max);
+/* [reactor] Next available buffer of a running queue: 1, 0 (none, or nothing may be taken:
+ * stopping, broken, no bus mastering) or -EPROTO: the device then already has NEEDS_RESET. Counts
+ * it in flight; there are never more than ring.size, no head twice. max of max_size (not size)
+ * never runs out. */
+int virtio_queue_pop(struct virtio_queue *queue, struct vq_buffer *buffer, struct iovec *iov,
+		     u16 max);
 /* [reactor] Gives back the last `count` popped, unused; also while the queue stops. */
 void virtio_queue_unpop(struct virtio_queue *queue, u16 count);
-/* [reactor] The device is done with a buffer. Used ring and interrupt follow at the end of the sweep; while the queue stops
- * nothing but the count is touched. */
+/* [reactor] The device is done with a buffer. Used ring and interrupt follow at the end of the
+ * sweep; while the queue stops nothing but the count is touched. */
 void virtio_queue_push(struct virtio_queue *queue, u16 head, u32 written);
 /* [reactor] Have serve() called in this sweep. */
 void virtio_queue_schedule(struct virtio_queue *queue);
 /* [reactor] True from queue_start to the stop's beginning. */
 bool virtio_queue_running(const struct virtio_queue *queue);
-/* [any] The driver broke a rule that cannot be repaired: one log line "<name>: <why>", NEEDS_RESET and a config interrupt; queues take nothing more until reset. The lock may be held. */
+/* [any] The driver broke a rule that cannot be repaired: one log line "<name>: <why>", NEEDS_RESET
+ * and a config interrupt; queues take nothing more until reset. The lock may be held. */
 void virtio_device_broken(struct virtio_device *device, const char *why);
-/* [any, lock not held] Changes config bytes and, if they differ, moves the generation and notifies the driver. */
+/* [any, lock not held] Changes config bytes and, if they differ, moves the generation and notifies
+ * the driver. */
 void virtio_config_update(struct virtio_device *device, u32 offset, const void *bytes, u32 size);
 /* [any] Is feature bit (0..63) negotiated? For legacy drivers only 0..31 can be. */
 static inline bool virtio_has(const struct virtio_device *device, unsigned int bit)
@@ -196,18 +214,22 @@ static inline bool virtio_has(const struct virtio_device *device, unsigned int b
 
 /* ---- for transports; all with the lock held, on vCPU threads ---- */
 
-/* device_feature for a 32-bit window: 0 for select > 1. Legacy: select 0 without the bits legacy must not see. */
+/* device_feature for a 32-bit window: 0 for select > 1. Legacy: select 0 without the bits legacy
+ * must not see. */
 u32 virtio_features_read(const struct virtio_device *device, u32 select, bool legacy);
-/* driver_feature write; ignored after FEATURES_OK, and for bits never offered (checked at FEATURES_OK). */
+/* driver_feature write; ignored after FEATURES_OK, and for bits never offered (checked at
+ * FEATURES_OK). */
 void virtio_features_write(struct virtio_device *device, u32 select, u32 value, bool legacy);
 /* Status as the driver reads it. A modern reset in progress reads non-zero. */
 u8 virtio_status_read(struct virtio_device *device);
-/* A write of 0 begins a reset; else the status machine of 2.1 and 3.1. legacy: which interface wrote it. */
+/* A write of 0 begins a reset; else the status machine of 2.1 and 3.1. legacy: which interface
+ * wrote it. */
 void virtio_status_write(struct virtio_device *device, u8 value, bool legacy);
-/* Legacy: waits until a reset is complete (a legacy driver expects it done by the write). Releases the lock (held once) while
- * waiting. */
+/* Legacy: waits until a reset is complete (a legacy driver expects it done by the write). Releases
+ * the lock (held once) while waiting. */
 void virtio_reset_wait(struct virtio_device *device);
-/* Device-specific configuration, any width, any alignment. Out of range: reads 0, writes are dropped. */
+/* Device-specific configuration, any width, any alignment. Out of range: reads 0, writes are
+ * dropped. */
 u64 virtio_config_read(struct virtio_device *device, u32 offset, u32 size);
 void virtio_config_write(struct virtio_device *device, u32 offset, u32 size, u64 value);
 /* Value of config_generation (4.1.4.3.1): changes if the config did since it was last read. */
@@ -216,20 +238,24 @@ u8 virtio_config_generation(struct virtio_device *device);
 struct virtio_queue *virtio_queue_get(struct virtio_device *device, u16 index);
 /* queue_size write: ignored unless a power of two up to max_size and not enabled. */
 void virtio_queue_set_size(struct virtio_queue *queue, u16 size);
-/* queue_enable = 1: starts the queue if the device is running. The transport has written the areas. */
+/* queue_enable = 1: starts the queue if the device is running. The transport has written the areas.
+ */
 void virtio_queue_enable(struct virtio_queue *queue);
 /* RING_RESET: begins; virtio_queue.resetting and .enabled tell when it is done. */
 void virtio_queue_reset(struct virtio_queue *queue);
-/* Legacy queue PFN: sets the areas by the legacy layout with 4096-byte alignment. 0 stops the queue and, as a legacy driver frees
- * its memory next, waits for it, releasing the lock meanwhile. */
+/* Legacy queue PFN: sets the areas by the legacy layout with 4096-byte alignment. 0 stops the queue
+ * and, as a legacy driver frees its memory next, waits for it, releasing the lock meanwhile. */
 void virtio_queue_set_pfn(struct virtio_queue *queue, u32 pfn);
-/* An available buffer notification that came as an exit instead of through the doorbell eventfd. Any index. */
+/* An available buffer notification that came as an exit instead of through the doorbell eventfd.
+ * Any index. */
 void virtio_queue_kick(struct virtio_device *device, u16 index);
 /* The driver reads the ISR: its value, which becomes 0. [any, no lock] */
 u8 virtio_isr_read(struct virtio_device *device);
-/* DMA allowed or not (PCI bus mastering): while not, queues pause (nothing is popped, no ring is touched by new work). */
+/* DMA allowed or not (PCI bus mastering): while not, queues pause (nothing is popped, no ring is
+ * touched by new work). */
 void virtio_device_bus_master(struct virtio_device *device, bool on);
-/* Whole-device power-on reset for an in-place reboot; waits until queues are idle. vCPUs paused; lock not held. Main thread. */
+/* Whole-device power-on reset for an in-place reboot; waits until queues are idle. vCPUs paused;
+ * lock not held. Main thread. */
 void virtio_device_power_on(struct virtio_device *device);
 
 #endif

@@ -160,12 +160,40 @@ static void serve_run(struct reactor_task *task)
 		return;
 	vq_mute(&queue->ring);
 	count(&queue->counts.batches, 1);
+	queue->polled = false;
 	if (queue->device->ops->serve(queue) == VIRTIO_SERVED_LATER)
 		return;
+	if (reactor_polls(queue->reactor)) { /* no notifications until the reactor rests */
+		queue->polled = true;
+		return;
+	}
 	/* More came meanwhile: in the next sweep, so that used rings are published and others have
 	 * their turn first. */
 	if (may_take(queue) && vq_unmute(&queue->ring))
 		virtio_queue_schedule(queue);
+}
+
+static bool poll_run(struct reactor_poller *poller)
+{
+	struct virtio_queue *queue = container_of(poller, struct virtio_queue, poller);
+
+	if (!queue->polled || !may_take(queue) || !vq_available(&queue->ring))
+		return false;
+	virtio_queue_schedule(queue);
+	return true;
+}
+
+static bool rest_run(struct reactor_poller *poller)
+{
+	struct virtio_queue *queue = container_of(poller, struct virtio_queue, poller);
+
+	if (!queue->polled)
+		return false;
+	queue->polled = false;
+	if (!may_take(queue) || !vq_unmute(&queue->ring))
+		return false;
+	virtio_queue_schedule(queue);
+	return true;
 }
 
 static void start(struct virtio_queue *queue, const struct vq_setup *setup)
@@ -179,7 +207,9 @@ static void start(struct virtio_queue *queue, const struct vq_setup *setup)
 		return;
 	}
 	queue->in_flight = 0;
+	queue->polled = false;
 	set_state(queue, VIRTIO_QUEUE_RUNNING);
+	reactor_poller_add(queue->reactor, &queue->poller);
 	if (queue->device->ops->queue_start)
 		queue->device->ops->queue_start(queue);
 	/* A doorbell rung before this was ignored. */
@@ -189,6 +219,7 @@ static void start(struct virtio_queue *queue, const struct vq_setup *setup)
 static void stop(struct virtio_queue *queue)
 {
 	set_state(queue, VIRTIO_QUEUE_STOPPING);
+	reactor_poller_remove(&queue->poller);
 	if (queue->device->ops->queue_stop)
 		queue->device->ops->queue_stop(queue);
 	reactor_defer(queue->reactor, REACTOR_FLUSH, &queue->flush);
@@ -398,6 +429,8 @@ int virtio_queue_init(struct virtio_queue *queue, struct virtio_device *device, 
 	queue->interrupt = VIRTIO_INTERRUPT_NONE;
 	queue->serve.run = serve_run;
 	queue->flush.run = flush_run;
+	queue->poller.poll = poll_run;
+	queue->poller.rest = rest_run;
 	queue->message.run = message_run;
 	queue->doorbell.fired = doorbell_fired;
 	virtio_queue_defaults(queue);

@@ -1,9 +1,11 @@
 /*
- * A virtqueue, the device's side of it (virtio 1.3, 2.6 and 2.7): takes buffers that the driver made
- * available, returns them used. Knows rings and guest memory only: no device, no thread, no interrupt.
+ * A virtqueue, the device's side of it (virtio 1.3, 2.6 and 2.7): takes buffers that the driver
+ * made available, returns them used. Knows rings and guest memory only: no device, no thread, no
+ * interrupt.
  *
- * One thread at a time (the queue's reactor). No function allocates. All ring and descriptor fields are read once,
- * checked, then used; whatever a driver writes, the process is safe, and a broken ring is -EPROTO with `fault` saying what.
+ * One thread at a time (the queue's reactor). No function allocates. All ring and descriptor fields
+ * are read once, checked, then used; whatever a driver writes, the process is safe, and a broken
+ * ring is -EPROTO with `fault` saying what.
  */
 #ifndef VIRTIO_VIRTQUEUE_H
 #define VIRTIO_VIRTQUEUE_H
@@ -25,11 +27,12 @@ struct vq_buffer {
 
 struct vq_setup {
 	const struct memory *memory;
-	u16 size;			/* split: power of two, 1 to VQ_MAX_SIZE */
-	u16 chain_max;			/* longest chain: the size that the device offers; 0: size */
-	u64 descriptors, driver, device; /* guest-physical: descriptor area, driver area, device area */
-	bool event_idx, indirect;	/* negotiated */
-	bool notify_on_empty;		/* negotiated (legacy) */
+	u16 size;      /* split: power of two, 1 to VQ_MAX_SIZE */
+	u16 chain_max; /* longest chain: the size that the device offers; 0: size */
+	u64 descriptors, driver,
+		device;		  /* guest-physical: descriptor area, driver area, device area */
+	bool event_idx, indirect; /* negotiated */
+	bool notify_on_empty;	  /* negotiated (legacy) */
 };
 
 struct virtqueue;
@@ -43,6 +46,7 @@ struct vq_format {
 	bool (*publish)(struct virtqueue *vq);
 	void (*mute)(struct virtqueue *vq);
 	bool (*unmute)(struct virtqueue *vq);
+	bool (*available)(const struct virtqueue *vq);
 };
 
 extern const struct vq_format vq_split;
@@ -58,43 +62,45 @@ struct virtqueue {
 	void *descriptors;
 	void *available;
 	void *used;
-	u16 next_available; /* free-running: next entry to take */
-	u16 next_used;	    /* free-running: next entry to write */
-	u16 published;	    /* the used index the driver saw last */
-	u16 taken[VQ_MAX_SIZE];		  /* heads popped, by their place in the available ring */
+	u16 next_available;		 /* free-running: next entry to take */
+	u16 next_used;			 /* free-running: next entry to write */
+	u16 published;			 /* the used index the driver saw last */
+	u16 taken[VQ_MAX_SIZE];		 /* heads popped, by their place in the available ring */
 	u64 in_flight[VQ_MAX_SIZE / 64]; /* heads popped and not yet pushed or unpopped */
 };
 
-/* Begins with an empty used ring at index 0 (2.6.1). -EINVAL: bad size or alignment; -EFAULT: an area outside RAM; vq->fault
- * says which. */
+/* Begins with an empty used ring at index 0 (2.6.1). -EINVAL: bad size or alignment; -EFAULT: an
+ * area outside RAM; vq->fault says which. */
 int vq_start(struct virtqueue *vq, const struct vq_format *format, const struct vq_setup *setup);
 
 /*
- * Takes the next available buffer; its iovecs go to iov[max]. 1: got one; 0: none available; -EPROTO: the
- * driver broke the ring, vq->fault says how, and nothing more is taken.
- * max of at least vq->chain_max never runs out, since longer chains are a fault (2.7.5.3.1: longer than the size that
- * the device offers; a driver that chose a smaller one may still fill long indirect tables). At most vq->size buffers are out at
- * a time, none twice: the rest is a fault too.
+ * Takes the next available buffer; its iovecs go to iov[max]. 1: got one; 0: none available;
+ * -EPROTO: the driver broke the ring, vq->fault says how, and nothing more is taken. max of at
+ * least vq->chain_max never runs out, since longer chains are a fault (2.7.5.3.1: longer than the
+ * size that the device offers; a driver that chose a smaller one may still fill long indirect
+ * tables). At most vq->size buffers are out at a time, none twice: the rest is a fault too.
  */
 static inline int vq_pop(struct virtqueue *vq, struct vq_buffer *buffer, struct iovec *iov, u16 max)
 {
 	return vq->format->pop(vq, buffer, iov, max);
 }
 
-/* Puts the last `count` popped buffers back as if never taken; none of them pushed, nothing popped since. */
+/* Puts the last `count` popped buffers back as if never taken; none of them pushed, nothing popped
+ * since. */
 static inline void vq_unpop(struct virtqueue *vq, u16 count)
 {
 	vq->format->unpop(vq, count);
 }
 
-/* Adds a used element, not yet visible: written is how many bytes from the start of the writable part the device
- * wrote at least (2.7.8.2). Completion order is free. */
+/* Adds a used element, not yet visible: written is how many bytes from the start of the writable
+ * part the device wrote at least (2.7.8.2). Completion order is free. */
 static inline void vq_push(struct virtqueue *vq, u16 head, u32 written)
 {
 	vq->format->push(vq, head, written);
 }
 
-/* Makes all pushed elements visible at once. True if the driver wants to be notified of them (2.7.7.2). */
+/* Makes all pushed elements visible at once. True if the driver wants to be notified of them
+ * (2.7.7.2). */
 static inline bool vq_publish(struct virtqueue *vq)
 {
 	return vq->format->publish(vq);
@@ -106,11 +112,18 @@ static inline void vq_mute(struct virtqueue *vq)
 	vq->format->mute(vq);
 }
 
-/* Asks for notifications again. True if buffers became available meanwhile, so that the caller must go on
- * (the full fence between is inside, and pairs with the driver's between its index and its reading of our wish). */
+/* Asks for notifications again. True if buffers became available meanwhile, so that the caller must
+ * go on (the full fence between is inside, and pairs with the driver's between its index and its
+ * reading of our wish). */
 static inline bool vq_unmute(struct virtqueue *vq)
 {
 	return vq->format->unmute(vq);
+}
+
+/* Is there a buffer to take? Looks only, for busy-polling. */
+static inline bool vq_available(const struct virtqueue *vq)
+{
+	return vq->format->available(vq);
 }
 
 #endif

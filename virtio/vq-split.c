@@ -303,6 +303,13 @@ static bool split_unmute(struct virtqueue *vq)
 	return ring_load_acquire(&available->idx) != vq->next_available;
 }
 
+static bool split_available(const struct virtqueue *vq)
+{
+	const struct vring_avail *available = vq->available;
+
+	return ring_load_acquire(&available->idx) != vq->next_available;
+}
+
 const struct vq_format vq_split = {
 	.start = split_start,
 	.pop = split_pop,
@@ -311,4 +318,5 @@ const struct vq_format vq_split = {
 	.publish = split_publish,
 	.mute = split_mute,
 	.unmute = split_unmute,
+	.available = split_available,
 };

@@ -386,9 +386,33 @@ static int set_rng(struct config_parser *parser, const char *value)
 	return config_bool(parser, NULL, value, &parser->config->rng);
 }
 
+static int set_poll(struct config_parser *parser, void *target, const char *value)
+{
+	struct config *config = target;
+	u64 n;
+	int err = config_number(parser, "poll-us", value, 0, CONFIG_MAX_POLL_US, &n);
+
+	if (err)
+		return err;
+	config->poll_given = true;
+	config->poll_us = (u32)n;
+	return 0;
+}
+
 static int set_iothreads(struct config_parser *parser, const char *value)
 {
-	return set_number(parser, value, 1, CONFIG_MAX_IOTHREADS, &parser->config->iothreads);
+	struct config *config = parser->config;
+	char *copy = strdup(value), *cursor = copy;
+	int err;
+
+	if (!copy)
+		return no_memory();
+	err = set_number(parser, config_next_part(&cursor), 1, CONFIG_MAX_IOTHREADS,
+			 &config->iothreads);
+	if (!err)
+		err = config_parse_suboptions(parser, config, &cursor);
+	free(copy);
+	return err;
 }
 
 static int set_timeout(struct config_parser *parser, const char *value)
@@ -428,6 +452,14 @@ static const struct config_suboption cpus_suboptions[] = {
 	  .man = "Threads of each core. What is left out follows from the number of CPUs; without "
 		 "any "
 		 "of the three, it is one package with a core for each CPU." },
+	{ 0 },
+};
+
+static const struct config_suboption iothreads_suboptions[] = {
+	{ "poll-us", "N", .set = set_poll,
+	  .man = "Before such a thread sleeps it looks for work for up to this many microseconds, "
+		 "less or not at all while that finds nothing. The default is 32, or 0 where the "
+		 "host has no more CPUs than the machine." },
 	{ 0 },
 };
 
@@ -509,6 +541,7 @@ const struct config_option config_options[] = {
 	  .man = "Whether the machine has a virtio entropy device, so that boot never waits for "
 		 "randomness. The default is on." },
 	{ "iothreads", "N", "threads that serve disks and networks [1]", .set = set_iothreads,
+	  .suboptions = iothreads_suboptions,
 	  .man = "Threads that serve the queues of disks and networks, 1 to 64. The default is "
 		 "1." },
 	{ "timeout", "SECONDS", "end the machine after that long, with status 124",

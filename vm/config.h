@@ -12,6 +12,7 @@
 #define CONFIG_MAX_NETS	     8
 #define CONFIG_MAX_QUEUES    64
 #define CONFIG_MAX_IOTHREADS 64
+#define CONFIG_MAX_POLL_US   1000000
 #define CONFIG_MAX_SECONDS   31536000 /* a year */
 #define CONFIG_MIN_MEMORY    MIB(64)
 
@@ -48,6 +49,8 @@ struct config {
 	char *serial; /* "stdio" (default), "none", "pty" or a file's path */
 	bool rng;     /* default on */
 	u32 iothreads;
+	bool poll_given;
+	u32 poll_us; /* longest busy-polling window, if poll_given */
 	u32 timeout_seconds; /* 0: none */
 	u32 grace_seconds;   /* between the power button and the end, default 10 */
 	bool reboot;	     /* false: --no-reboot */

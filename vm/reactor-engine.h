@@ -43,6 +43,8 @@ struct reactor {
 	_Atomic(struct reactor_message *) inbox;
 	_Atomic(struct reactor_op *) finished; /* by workers; op->result is set */
 	struct reactor_counts counts;
+	struct reactor_poller *pollers;
+	u64 window_ns; /* how long to busy-poll before sleeping; adapts between 0 and poll_us */
 	pthread_t thread;
 	bool running; /* the thread is there */
 	int error;    /* of its start */
@@ -84,6 +86,10 @@ struct reactor_engine {
 	/* [reactor] Hands everything submitted to the kernel; if wait, returns only when there is
 	 * something for reap(). */
 	void (*enter)(struct reactor *reactor, bool wait);
+	/* [reactor] Is there anything for enter() to submit? For reap() to take (or for enter() to
+	 * fetch)? NULL: the engine does not busy-poll. */
+	bool (*unsubmitted)(struct reactor *reactor);
+	bool (*completed)(struct reactor *reactor);
 	/* [reactor] reactor_complete() or done() for what has ended, up to REACTOR_BUDGET. */
 	void (*reap)(struct reactor *reactor);
 };

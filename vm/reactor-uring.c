@@ -58,7 +58,9 @@ static int ring_make(struct reactor *reactor, struct io_uring *ring)
 	} steps[] = {
 		{ IORING_SETUP_DEFER_TASKRUN, REACTOR_REFUSE_DEFER_TASKRUN },
 		{ IORING_SETUP_SINGLE_ISSUER, REACTOR_REFUSE_SINGLE_ISSUER },
-		{ IORING_SETUP_COOP_TASKRUN, REACTOR_REFUSE_COOP_TASKRUN },
+		/* the flag in the ring tells busy-polling of completions that wait in the kernel */
+		{ IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG,
+		  REACTOR_REFUSE_COOP_TASKRUN },
 		{ IORING_SETUP_SUBMIT_ALL, REACTOR_REFUSE_SUBMIT_ALL },
 	};
 	u32 flags = IORING_SETUP_R_DISABLED | IORING_SETUP_CQSIZE;
@@ -382,6 +384,25 @@ static void uring_enter(struct reactor *reactor, bool wait)
 	}
 }
 
+static bool uring_unsubmitted(struct reactor *reactor)
+{
+	struct uring *uring = reactor->ring;
+
+	return io_uring_sq_ready(&uring->ring) || uring->overflow.first || uring->cancels;
+}
+
+/* With the task-run flags completions stay in the kernel until it is entered; it says so in the
+ * ring. */
+static bool uring_completed(struct reactor *reactor)
+{
+	struct uring *uring = reactor->ring;
+
+	if (!io_uring_cq_ready(&uring->ring) && IO_URING_READ_ONCE(*uring->ring.sq.kflags) &
+							(IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW))
+		uring_enter(reactor, false);
+	return io_uring_cq_ready(&uring->ring);
+}
+
 static void op_ended(struct reactor *reactor, struct reactor_op *op, s32 result)
 {
 	struct uring *uring = reactor->ring;
@@ -428,5 +449,7 @@ const struct reactor_engine reactor_engine_uring = {
 	.cancel = uring_cancel,
 	.signal = uring_signal,
 	.enter = uring_enter,
+	.unsubmitted = uring_unsubmitted,
+	.completed = uring_completed,
 	.reap = uring_reap,
 };

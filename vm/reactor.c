@@ -7,9 +7,13 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 #include "vm/log.h"
 #include "vm/reactor-engine.h"
+
+#define POLLS_PER_LOOK	16	/* between two looks at the clock */
+#define WINDOW_LEAST_NS 4000ull /* the shortest busy-polling window */
 
 /* An event's read in flight. It outlives a removed event until the kernel has let go of count. */
 struct reactor_wait {
@@ -348,6 +352,113 @@ static void run_completed(struct reactor *reactor)
 	}
 }
 
+/* ---- busy-polling ---- */
+
+void reactor_poller_add(struct reactor *reactor, struct reactor_poller *poller)
+{
+	poller->next = reactor->pollers;
+	poller->link = &reactor->pollers;
+	if (poller->next)
+		poller->next->link = &poller->next;
+	reactor->pollers = poller;
+}
+
+void reactor_poller_remove(struct reactor_poller *poller)
+{
+	if (!poller->link)
+		return;
+	*poller->link = poller->next;
+	if (poller->next)
+		poller->next->link = poller->link;
+	poller->link = NULL;
+}
+
+bool reactor_polls(const struct reactor *reactor)
+{
+	return reactor->window_ns != 0;
+}
+
+static u64 now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (u64)t.tv_sec * 1000000000ull + (u64)t.tv_nsec;
+}
+
+/* Asks every poller: all of them, because each that has work defers it. */
+static bool ask_pollers(struct reactor *reactor, bool rest)
+{
+	bool found = false;
+
+	for (struct reactor_poller *p = reactor->pollers; p; p = p->next)
+		found |= rest ? p->rest(p) : p->poll(p);
+	return found;
+}
+
+/* Looks for work until the window ends. True: there is some, the next sweep finds it. */
+static bool spin(struct reactor *reactor)
+{
+	const struct reactor_engine *engine = reactor->reactors->engine;
+	u64 end = now_ns() + reactor->window_ns;
+
+	do {
+		for (u32 i = 0; i < POLLS_PER_LOOK; i++) {
+			if (engine->completed(reactor) || ask_pollers(reactor, false)) {
+				reactor_count(&reactor->counts.polls_hit, 1);
+				return true;
+			}
+			__builtin_ia32_pause();
+		}
+	} while (now_ns() < end);
+	reactor_count(&reactor->counts.polls_missed, 1);
+	return ask_pollers(reactor, true);
+}
+
+/*
+ * How long the reactor had nothing to do decides how long it looks next time: a gap that a longer
+ * window would have covered makes it longer, one that no window covers makes it shorter, down to
+ * none. So a hot queue costs no wake-ups, and an idle one no CPU.
+ */
+static void adapt_window(struct reactor *reactor, u64 idle_ns)
+{
+	u64 most = reactor->reactors->config.poll_us * 1000ull;
+
+	if (idle_ns <= reactor->window_ns)
+		return;
+	if (idle_ns > most) {
+		reactor->window_ns =
+			reactor->window_ns > WINDOW_LEAST_NS ? reactor->window_ns / 2 : 0;
+		return;
+	}
+	reactor->window_ns = reactor->window_ns ? reactor->window_ns * 2 : WINDOW_LEAST_NS;
+	if (reactor->window_ns > most)
+		reactor->window_ns = most;
+}
+
+/* Nothing is left to do: looks around for a while, then sleeps until something comes. */
+static void idle(struct reactor *reactor)
+{
+	const struct reactor_engine *engine = reactor->reactors->engine;
+	u64 start;
+
+	if (!reactor->reactors->config.poll_us || !engine->completed) {
+		engine->enter(reactor, true);
+		return;
+	}
+	if (reactor->window_ns) {
+		if (engine->unsubmitted(reactor))
+			engine->enter(reactor, false);
+		start = now_ns();
+		if (spin(reactor))
+			return;
+	} else {
+		start = now_ns();
+	}
+	engine->enter(reactor, true);
+	adapt_window(reactor, now_ns() - start);
+}
+
 static void sweep(struct reactor *reactor)
 {
 	const struct reactor_engine *engine = reactor->reactors->engine;
@@ -357,7 +468,10 @@ static void sweep(struct reactor *reactor)
 	engine->reap(reactor);
 	run_phase(reactor, REACTOR_SERVE);
 	run_phase(reactor, REACTOR_FLUSH);
-	engine->enter(reactor, !has_tasks(reactor) && !reactor->completed.first && !reactor->stop);
+	if (has_tasks(reactor) || reactor->completed.first || reactor->stop)
+		engine->enter(reactor, false);
+	else
+		idle(reactor);
 }
 
 /* Takes out every event and lets their reads end, so that nothing is left that could write to our

@@ -79,6 +79,18 @@ struct reactor_task {
 	bool queued;
 };
 
+/*
+ * Something worth looking at while a reactor busy-polls: a queue whose driver then need not notify.
+ * poll() looks, and defers what it finds; rest() is called before the reactor sleeps and asks for
+ * notifications again. Both return true if there is work.
+ */
+struct reactor_poller {
+	bool (*poll)(struct reactor_poller *poller);
+	bool (*rest)(struct reactor_poller *poller);
+	/* the reactor's own */
+	struct reactor_poller *next, **link;
+};
+
 /* Something another thread wants done on the reactor. The owner keeps it until run() is called. */
 struct reactor_message {
 	void (*run)(struct reactor_message *message);
@@ -88,6 +100,7 @@ struct reactor_message {
 /* Relaxed counters, any thread may read. */
 struct reactor_counts {
 	u64 sweeps, enters, operations, signals, events;
+	u64 polls_hit, polls_missed; /* busy-polling windows that found work, that found none */
 };
 
 /* Features of io_uring that tests make a reactor do without, as if the kernel lacked them. */
@@ -106,6 +119,7 @@ enum reactor_refusal {
 struct reactors_config {
 	u32 count;	  /* threads, 1 to 64 */
 	u32 max_files;	  /* files and events there will be at one time */
+	u32 poll_us;	  /* longest busy-polling window, 0: none */
 	bool force_epoll; /* tests */
 	u32 refuse;	  /* tests: REACTOR_REFUSE_* */
 	void (*thread_start)(
@@ -153,6 +167,14 @@ void reactor_signal(struct reactor *reactor, reactor_file eventfd);
 /* [reactor] Queues task for this sweep's phase (at once the next sweep's, if that phase has
  * passed). */
 void reactor_defer(struct reactor *reactor, enum reactor_phase phase, struct reactor_task *task);
+
+/* [reactor] Looks at poller in each busy-polling window from now on, or no more. */
+void reactor_poller_add(struct reactor *reactor, struct reactor_poller *poller);
+void reactor_poller_remove(struct reactor_poller *poller);
+
+/* [reactor] Will the reactor look at its pollers before it sleeps? Then a served queue may stay
+ * muted until rest(). */
+bool reactor_polls(const struct reactor *reactor);
 
 /* Begins waiting for event->fd on this reactor (registered as a file). Before reactors_start(), or
  * [reactor]. 0 or -errno. */
