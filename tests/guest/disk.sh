@@ -14,7 +14,7 @@ for way in default direct=on cache=writethrough queues=4; do
 		for i in /sys/block/vdb/queue/*; do [ -d $i ] || echo "$i $(cat $i 2>/dev/null)"; done
 		fio_() { # NAME fio-words
 			what=$1; shift
-			t "fio $what" timeout 100 fio --name=x --filename=/dev/vdb --ioengine=libaio --size=24M \
+			t "fio $what" timeout 100 fio --name=x --filename=/dev/vdb --ioengine=libaio --size=12M \
 				--verify=crc32c --verify_fatal=1 --do_verify=1 "$@"
 		}
 		fio_ 'random 4k writes, direct' --rw=randwrite --bs=4k --direct=1 --iodepth=32
@@ -23,8 +23,8 @@ for way in default direct=on cache=writethrough queues=4; do
 		fio_ 'random writes, buffered' --rw=randwrite --bs=4k --direct=0 --fsync=64
 		if [ "$(nproc)" = 4 ]; then
 			same 'four queues' "$(ls /sys/block/vdb/mq | wc -l)" 4
-			fio_ 'four jobs on four queues' --rw=randwrite --bs=4k --direct=1 --iodepth=8 --numjobs=4 \
-				--offset_increment=24M
+			fio_ 'four jobs on four queues' --rw=randwrite --bs=4k --direct=1 --iodepth=8 --numjobs=4 --size=4M \
+				--offset_increment=8M
 		fi
 		if [ "$(cat /sys/block/vdb/queue/discard_max_bytes)" != 0 ]; then
 			t 'discard' blkdiscard -o 8M -l 8M /dev/vdb
@@ -62,7 +62,7 @@ rm -f "$image"
 # The same without io_uring, as in containers.
 truncate -s 128M "$image"
 boot_guest name=no-io_uring wrap=without-io-uring limit=120 -- --disk "$image" <<'X'
-t 'fio random 4k writes, direct' timeout 100 fio --name=x --filename=/dev/vdb --ioengine=libaio --size=24M \
+t 'fio random 4k writes, direct' timeout 100 fio --name=x --filename=/dev/vdb --ioengine=libaio --size=12M \
 	--verify=crc32c --verify_fatal=1 --do_verify=1 --rw=randwrite --bs=4k --direct=1 --iodepth=16
 mke2fs -q -t ext4 -F /dev/vdb && mount -t ext4 /dev/vdb /mnt
 dd if=/dev/urandom of=/mnt/a bs=1M count=16 2>/dev/null
