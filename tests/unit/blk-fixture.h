@@ -382,11 +382,14 @@ static inline int tear_down(void **state)
 	return system(command);
 }
 
-/* Runs the tests on each engine. Returns how many failed. */
+/* Runs the tests on each engine, and with busy-polling. Returns how many failed. */
 #define on_both_engines(tests)                                                                   \
 	({                                                                                       \
 		int failed_ = cmocka_run_group_tests_name("io_uring", tests, set_up, tear_down); \
                                                                                                  \
+		driver_poll_us = 1000;                                                           \
+		failed_ += cmocka_run_group_tests_name("polling", tests, set_up, tear_down);     \
+		driver_poll_us = 0;                                                              \
 		on_epoll = true;                                                                 \
 		failed_ + cmocka_run_group_tests_name("epoll", tests, set_up, tear_down);        \
 	})

@@ -35,10 +35,14 @@ struct driver_machine {
 	bool started;
 };
 
+/* The busy-polling window of machines made from now on. */
+static u32 driver_poll_us;
+
 static inline void driver_machine_up(struct driver_machine *machine, u64 ram, u32 threads,
 				     bool epoll)
 {
 	struct reactors_config config = { .count = threads,
+					  .poll_us = driver_poll_us,
 					  .max_files = 256,
 					  .force_epoll = epoll };
 

@@ -36,6 +36,7 @@
 static struct {
 	const char *name;
 	bool force_epoll;
+	u32 poll_us;
 	u32 refuse;
 } mode;
 
@@ -52,6 +53,7 @@ static int make_with(void (*thread_start)(void *owner), void (*worker_start)(voi
 	const struct reactors_config config = { .count = 2,
 						.max_files = 64,
 						.force_epoll = mode.force_epoll,
+						.poll_us = mode.poll_us,
 						.refuse = mode.refuse,
 						.thread_start = thread_start,
 						.worker_start = worker_start };
@@ -1194,18 +1196,21 @@ int main(void)
 		const char *name;
 		bool force_epoll;
 		u32 refuse;
+		u32 poll_us;
 	} modes[] = {
-		{ "io_uring", false, 0 },
-		{ "io_uring without DEFER_TASKRUN", false, REACTOR_REFUSE_DEFER_TASKRUN },
-		{ "io_uring without SINGLE_ISSUER", false, REACTOR_REFUSE_SINGLE_ISSUER },
-		{ "io_uring without COOP_TASKRUN", false, REACTOR_REFUSE_COOP_TASKRUN },
-		{ "io_uring without SUBMIT_ALL", false, REACTOR_REFUSE_SUBMIT_ALL },
-		{ "io_uring without CQE_SKIP", false, REACTOR_REFUSE_CQE_SKIP },
-		{ "io_uring without sparse tables", false, REACTOR_REFUSE_SPARSE },
-		{ "io_uring without registered rings", false, REACTOR_REFUSE_RING_FD },
-		{ "io_uring without NOWAIT", false, REACTOR_REFUSE_NOWAIT },
-		{ "io_uring without anything", false, REACTOR_REFUSE_ALL },
-		{ "epoll", true, 0 },
+		{ "io_uring", false, 0, 0 },
+		{ "io_uring without DEFER_TASKRUN", false, REACTOR_REFUSE_DEFER_TASKRUN, 0 },
+		{ "io_uring without SINGLE_ISSUER", false, REACTOR_REFUSE_SINGLE_ISSUER, 0 },
+		{ "io_uring without COOP_TASKRUN", false, REACTOR_REFUSE_COOP_TASKRUN, 0 },
+		{ "io_uring without SUBMIT_ALL", false, REACTOR_REFUSE_SUBMIT_ALL, 0 },
+		{ "io_uring without CQE_SKIP", false, REACTOR_REFUSE_CQE_SKIP, 0 },
+		{ "io_uring without sparse tables", false, REACTOR_REFUSE_SPARSE, 0 },
+		{ "io_uring without registered rings", false, REACTOR_REFUSE_RING_FD, 0 },
+		{ "io_uring without NOWAIT", false, REACTOR_REFUSE_NOWAIT, 0 },
+		{ "io_uring without anything", false, REACTOR_REFUSE_ALL, 0 },
+		{ "io_uring, busy-polling", false, 0, 1000 },
+		{ "io_uring without anything, busy-polling", false, REACTOR_REFUSE_ALL, 1000 },
+		{ "epoll", true, 0, 0 },
 	};
 	const struct CMUnitTest once[] = {
 		cmocka_unit_test(test_create_errors),
@@ -1238,6 +1243,7 @@ int main(void)
 		mode.name = modes[i].name;
 		mode.force_epoll = modes[i].force_epoll;
 		mode.refuse = modes[i].refuse;
+		mode.poll_us = modes[i].poll_us;
 		failed += cmocka_run_group_tests_name(modes[i].name, each, NULL, NULL);
 	}
 	return failed;

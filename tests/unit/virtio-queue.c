@@ -368,5 +368,8 @@ int main(void)
 		test(bad_areas),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	int failed = cmocka_run_group_tests(tests, NULL, NULL);
+
+	driver_poll_us = 1000;
+	return failed + cmocka_run_group_tests_name("polling", tests, NULL, NULL);
 }
