@@ -2,7 +2,8 @@
 # bed: timeout=90 cost=15
 
 k="--kernel $assets/vmlinuz-cloud --serial none --timeout 15"
-net_up tap0
+ip tuntap add dev tap0 mode tap user 0 vnet_hdr
+ip link set tap0 up
 refuse 'a name too long' '[12]' 'name|long|15' $k --net a-name-that-is-far-too-long
 ip link add name dummy9 type veth peer name peer9 2>/dev/null &&
 	refuse 'an interface that is no tap' 1 'dummy9' $k --net dummy9
