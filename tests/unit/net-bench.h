@@ -490,4 +490,78 @@ static inline void config_mac(struct bench *b, u8 *mac)
 	le_store(mac, 6, config_read(b, 0, 6));
 }
 
+/* ---- what tests share ---- */
+
+#define TCP_PAYLOAD 40000u
+
+/* A TCP segment whose checksum is left to do, as a host's stack makes them. Its size. */
+static inline u32 tcp_frame(u8 *frame, u32 payload, struct virtio_net_hdr *header)
+{
+	u32 ip = 20 + 20 + payload, sum = 0;
+
+	frame_fill(frame, 14 + ip, bench_mac, 7);
+	frame[12] = 0x08;
+	frame[13] = 0x00;
+	memset(frame + 14, 0, 40);
+	frame[14] = 0x45;
+	frame[16] = (u8)(ip >> 8);
+	frame[17] = (u8)ip;
+	frame[22] = 64;
+	frame[23] = IPPROTO_TCP;
+	memcpy(frame + 26, "\x0a\x00\x00\x01\x0a\x00\x00\x02", 8);
+	for (u32 i = 14; i < 34; i += 2)
+		sum += (u32)frame[i] << 8 | frame[i + 1];
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = ~((sum & 0xffff) + (sum >> 16));
+	frame[24] = (u8)(sum >> 8);
+	frame[25] = (u8)sum;
+	memcpy(frame + 34, "\x12\x34\x56\x78\0\0\0\1\0\0\0\1\x50\x10\xff\xff", 16);
+	/* the pseudo header's sum */
+	sum = 0x0a00 + 0x0001 + 0x0a00 + 0x0002 + IPPROTO_TCP + 20 + payload;
+	sum = (sum & 0xffff) + (sum >> 16);
+	frame[50] = (u8)(sum >> 8);
+	frame[51] = (u8)sum;
+	*header = (struct virtio_net_hdr){ .flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
+					   .csum_start = 34,
+					   .csum_offset = 16,
+					   .hdr_len = 54 };
+	if (payload > 1460) {
+		header->gso_type = VIRTIO_NET_HDR_GSO_TCPV4;
+		header->gso_size = 1460;
+	}
+	return 14 + ip;
+}
+
+/* Sums up to ffff over pseudo header and segment. */
+static inline bool tcp_sum_right(const u8 *frame, u32 size)
+{
+	u32 length = size - 34, sum = 0x0a00 + 0x0001 + 0x0a00 + 0x0002 + IPPROTO_TCP + length;
+
+	for (u32 i = 0; i < length; i++)
+		sum += i & 1 ? frame[34 + i] : (u32)frame[34 + i] << 8;
+	while (sum >> 16)
+		sum = (sum & 0xffff) + (sum >> 16);
+	return sum == 0xffff;
+}
+
+static inline bool epoll_of(void **state)
+{
+	return *(const bool *)*state;
+}
+
+static inline struct bench *up_wire(void **state, u64 features)
+{
+	struct bench *b;
+
+	capture_begin(); /* sockets know nothing of offloads, which is said once */
+	b = bench_up(&(struct bench_options){
+		.epoll = epoll_of(state), .features = features, .wire = true });
+	capture_end((char *)received.bytes, sizeof(received.bytes));
+	return b;
+}
+
+#define BOTH(test)                                                                        \
+	cmocka_unit_test_prestate_setup_teardown(test, NULL, bench_down, (void *)&uring), \
+		cmocka_unit_test_prestate_setup_teardown(test, NULL, bench_down, (void *)&epoll)
+
 #endif

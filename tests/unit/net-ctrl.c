@@ -550,10 +550,6 @@ static void guest_offloads(void **state)
 	assert_refused(set_offloads(b, F(GUEST_CSUM)));
 }
 
-#define BOTH(test)                                                                        \
-	cmocka_unit_test_prestate_setup_teardown(test, NULL, bench_down, (void *)&uring), \
-		cmocka_unit_test_prestate_setup_teardown(test, NULL, bench_down, (void *)&epoll)
-
 int main(void)
 {
 	static const bool uring = false, epoll = true;
