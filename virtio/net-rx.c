@@ -160,7 +160,7 @@ static bool gso_allowed(u64 offloads, u8 type)
 	default:
 		return false;
 	}
-	return offloads & needed &&
+	return (offloads & needed) == needed &&
 	       (!(type & VIRTIO_NET_HDR_GSO_ECN) || offloads & BIT64(VIRTIO_NET_F_GUEST_ECN));
 }
 

@@ -3,6 +3,7 @@
  * work runs on the queue's reactor.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
 #include "virtio/rng.h"
@@ -14,14 +15,12 @@
 
 struct virtio_rng {
 	struct virtio_device device;
-	struct log_limit lines;
 	struct iovec iov[QUEUE_SIZE];
 };
 
-/* Bytes written, at least one if there is room for it (5.4.6.1): the kernel's generator never runs
- * dry once seeded, and before that a blocking read of it would stall the reactor for a moment at
- * most. */
-static u32 fill(struct virtio_rng *rng, const struct iovec *iov, u16 iov_count)
+/* Bytes written: the kernel's generator never runs dry once seeded, and before that a blocking read
+ * of it would stall the reactor for a moment at most. 0: it failed, errno says how. */
+static u32 fill(const struct iovec *iov, u16 iov_count)
 {
 	size_t total = 0, length;
 	ssize_t got;
@@ -39,10 +38,8 @@ static u32 fill(struct virtio_rng *rng, const struct iovec *iov, u16 iov_count)
 				got = getrandom((u8 *)iov[i].iov_base + done, length - done, 0);
 			if (got < 0 && errno == EINTR)
 				continue;
-			if (got < 0) {
-				log_limited(&rng->lines, 60, "rng: getrandom: %s", strerror(errno));
+			if (got < 0)
 				return (u32)total;
-			}
 			done += (size_t)got;
 			total += (size_t)got;
 		}
@@ -54,6 +51,8 @@ static enum virtio_served rng_serve(struct virtio_queue *queue)
 {
 	struct virtio_rng *rng = queue->owner;
 	struct vq_buffer buffer;
+	char why[80];
+	u32 written;
 
 	while (virtio_queue_pop(queue, &buffer, rng->iov, QUEUE_SIZE) == 1) {
 		if (!buffer.writable) {
@@ -63,8 +62,15 @@ static enum virtio_served rng_serve(struct virtio_queue *queue)
 			virtio_queue_unpop(queue, 1);
 			break;
 		}
-		virtio_queue_push(queue, buffer.head,
-				  fill(rng, buffer.iov + buffer.readable, buffer.writable));
+		written = fill(buffer.iov + buffer.readable, buffer.writable);
+		if (!written) {
+			/* 5.4.6.1: at least a byte in each, so this one stays with us. */
+			snprintf(why, sizeof(why), "getrandom: %s", strerror(errno));
+			virtio_device_broken(queue->device, why);
+			virtio_queue_unpop(queue, 1);
+			break;
+		}
+		virtio_queue_push(queue, buffer.head, written);
 	}
 	return VIRTIO_SERVED_ALL;
 }

@@ -135,7 +135,8 @@ static void test_configuration(void **state)
 		    f->device->offered & BIT64(F_TOPOLOGY));
 	assert_true(f->device->offered & BIT64(F_MQ));
 	assert_false(f->device->offered & BIT64(F_RO));
-	assert_int_equal(f->device->offered & (BIT(0) | BIT(4) | BIT(7) | BIT(16) | BIT(17)), 0);
+	assert_int_equal(
+		f->device->offered & (BIT(0) | BIT(4) | BIT(7) | BIT(15) | BIT(16) | BIT(17)), 0);
 	assert_int_equal(config_read(f, C_CAPACITY, 8), IMAGE / 512 + 1);
 	assert_true(config_read(f, C_SIZE_MAX, 4) >= MIB(1));
 	assert_int_equal(config_read(f, C_SEG_MAX, 4), 254);

@@ -62,6 +62,17 @@ static void gather(struct fixture *f, const struct request *r, u8 *to)
 	}
 }
 
+/* 2.7.5.1: what the device may only read holds what the driver put there. */
+static void assert_readable_untouched(struct fixture *f, const struct request *r, const u8 *bytes)
+{
+	for (u16 i = 0; i < r->count && !r->parts[i].writable; i++) {
+		assert_memory_equal(
+			memory_at(&f->machine.memory, r->parts[i].at, r->parts[i].length), bytes,
+			r->parts[i].length);
+		bytes += r->parts[i].length;
+	}
+}
+
 /* 2.7.4.1: wherever the driver ends its buffers, the request is the same. Written, then read back.
  */
 static void any_framing(const struct setting *s)
@@ -91,6 +102,7 @@ static void any_framing(const struct setting *s)
 		assert_int_equal(written, 1);
 		gather(f, &r, again);
 		assert_int_equal(again[0], S_OK);
+		assert_readable_untouched(f, &r, bytes);
 		assert_int_equal(pread(f->file, again, length, (off_t)sector * 512), length);
 		assert_memory_equal(again, bytes + 16, length);
 
@@ -329,6 +341,8 @@ static void any_request(const struct setting *s)
 			writable = 1 + 512 * draw(2);
 		if (draw(3) == 0)
 			readable = 16 + 512 * draw(2);
+		if (draw(50) == 0)
+			writable = 0;
 		f->arena = ARENA;
 		memset(&r, 0, sizeof(r));
 		for (u32 i = 0; i < sizeof(bytes); i += 16) {
@@ -363,6 +377,7 @@ static void any_request(const struct setting *s)
 			status = *(u8 *)memory_at(&f->machine.memory, red - 1, 1);
 			assert_true(status <= S_UNSUPP);
 		}
+		assert_readable_untouched(f, &r, bytes);
 		for (u16 i = 0; i < r.count; i++)
 			assert_int_equal(*(u8 *)memory_at(&f->machine.memory,
 							  r.parts[i].at + r.parts[i].length, 1),

@@ -1,5 +1,6 @@
 /* tsan: the entropy device, from doorbell to interrupt, on both engines. */
 #include "tests/unit/driver.h"
+#include <seccomp.h>
 #include "virtio/rng.h"
 
 #define RAM    MIB(4)
@@ -128,6 +129,46 @@ static void readable_buffer_breaks_it(void **state)
 	assert_false(driver_used(&f->ring, NULL, NULL));
 }
 
+/* 2.7.5.1: of a buffer with both kinds of parts only the writable one counts. */
+static void leaves_readable_parts_alone(void **state)
+{
+	struct fixture *f = *state;
+	const struct driver_part parts[] = { { BUFFER, 16, false }, { BUFFER + 4096, 16, true } };
+	const u8 *bytes = memory_at(&f->machine.memory, BUFFER, 8192);
+	static const u8 zero[16];
+	u32 written;
+
+	ask(f, parts, 2, &written);
+	assert_int_equal(written, 16);
+	assert_memory_equal(bytes, zero, 16);
+	assert_memory_not_equal(bytes + 4096, zero, 16);
+}
+
+/* From here on getrandom(2) fails in this process, so this is the last test. */
+static int up_without_entropy(void **state)
+{
+	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
+
+	assert_non_null(filter);
+	assert_int_equal(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EIO), SCMP_SYS(getrandom), 0), 0);
+	assert_int_equal(seccomp_load(filter), 0);
+	seccomp_release(filter);
+	return up(state, false);
+}
+
+/* 5.4.6.1: a buffer without a random byte in it is not given back; the driver learns it otherwise.
+ */
+static void gives_no_empty_buffers(void **state)
+{
+	struct fixture *f = *state;
+	const struct driver_part part = { BUFFER, 16, true };
+
+	assert_true(driver_add(&f->ring, &part, 1) >= 0);
+	driver_kick(&f->ring);
+	driver_wait(driver_status_now(f->device) & VIRTIO_CONFIG_S_NEEDS_RESET);
+	assert_false(driver_used(&f->ring, NULL, NULL));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -136,6 +177,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(one_byte_is_enough, up_uring, down),
 		cmocka_unit_test_setup_teardown(takes_no_more_than_its_share, up_epoll, down),
 		cmocka_unit_test_setup_teardown(readable_buffer_breaks_it, up_uring, down),
+		cmocka_unit_test_setup_teardown(leaves_readable_parts_alone, up_uring, down),
+		cmocka_unit_test_setup_teardown(gives_no_empty_buffers, up_without_entropy, down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

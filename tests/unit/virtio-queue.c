@@ -162,6 +162,53 @@ static void late_arrival(void **state)
 	}
 }
 
+/* 2.7.10: notifications of nothing take nothing, tell nothing, and leave the queue listening. */
+static void spurious_kicks(void **state)
+{
+	struct fixture *f = *state;
+	static const u64 features[] = { 0, BIT64(VIRTIO_RING_F_EVENT_IDX) };
+
+	for (size_t i = 0; i < ARRAY_SIZE(features); i++) {
+		u32 before = taken(f);
+
+		begin(f, features[i]);
+		for (int n = 0; n < 50; n++) {
+			driver_ring_doorbell(&f->ring);
+			if (n % 8 == 0)
+				later_settle(&f->later);
+		}
+		later_settle(&f->later);
+		assert_int_equal(taken(f), before);
+		assert_int_equal(used_index(&f->ring), 0);
+		assert_int_equal(driver_interrupts(f->interrupt), 0);
+		assert_int_equal(driver_status_now(f->device), 0x0f);
+		/* whether it listens again or still looks by itself: the next one is heard */
+		add(&f->ring, 0);
+		driver_kick(&f->ring);
+		driver_wait_interrupt(f->interrupt);
+		assert_true(driver_used(&f->ring, NULL, NULL));
+		driver_reset(f->device);
+	}
+}
+
+/* 6.3: to a legacy driver that took NOTIFY_ON_EMPTY, although it asked for no interrupts. */
+static void legacy_notify_on_empty(void **state)
+{
+	struct fixture *f = *state;
+
+	driver_status(f->device, VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER, true);
+	pthread_mutex_lock(&f->device->lock);
+	virtio_features_write(f->device, 0, BIT(VIRTIO_F_NOTIFY_ON_EMPTY), true);
+	pthread_mutex_unlock(&f->device->lock);
+	legacy_ring(f, &f->ring, 0, RINGS(0));
+	driver_status(f->device, 7, true);
+	driver_disarm(&f->ring);
+	add(&f->ring, 0);
+	driver_kick(&f->ring);
+	driver_wait_interrupt(f->interrupt);
+	assert_true(driver_used(&f->ring, NULL, NULL));
+}
+
 /* ---- before DRIVER_OK ---- */
 
 /* 2.1.2: nothing is taken; what was rung for is served afterwards without another kick. */
@@ -365,6 +412,8 @@ int main(void)
 		test(kinds_of_interrupt),
 		test(kick_by_exit),
 		test(late_arrival),
+		test(spurious_kicks),
+		test(legacy_notify_on_empty),
 		test(modern_waits_for_driver_ok),
 		test(legacy_does_not_wait),
 		test(bus_master_pauses),
