@@ -412,6 +412,9 @@ static inline void tx_send_parts(struct bench *b, u16 pair, const void *header, 
 	driver_wait_used(ring, &head, &written);
 	assert_int_equal(head, added);
 	assert_int_equal(written, 0);
+	/* 2.7.5.1: what is for reading was only read */
+	assert_memory_equal(to, header, b->header);
+	assert_memory_equal(to + b->header, frame, size);
 }
 
 static inline void tx_send(struct bench *b, u16 pair, const void *header, const u8 *frame, u32 size)
@@ -441,6 +444,7 @@ static inline u8 ctrl_raw(struct bench *b, const void *bytes, u32 size, u32 piec
 	driver_kick(ring);
 	driver_wait_used(ring, NULL, &written);
 	assert_int_equal(written, 1);
+	assert_memory_equal(at, bytes, size);
 	return at[size];
 }
 
