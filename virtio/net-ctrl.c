@@ -216,40 +216,32 @@ static bool command_run(struct virtio_net *net, struct reader *data)
 
 /* ---- waiting for the pairs ---- */
 
-/* Drops one from those that are waited for. True: nobody is left. */
-static bool answered(struct net_ctrl *ctrl)
-{
-	return atomic_fetch_sub(&ctrl->waiting, 1) == 1;
-}
-
 void net_ctrl_answer(struct virtio_net *net, int error)
 {
 	struct net_ctrl *ctrl = &net->ctrl;
 
 	if (error)
 		atomic_store(&ctrl->failed, true);
-	if (answered(ctrl))
+	if (atomic_fetch_sub(&ctrl->waiting, 1) == 1)
 		reactor_post(ctrl->queue->reactor, &ctrl->answer);
 }
 
-/* Has every pair renew its copy: those of this reactor at once. True: all have. */
-static bool sync_pairs(struct virtio_net *net)
+/* Has every pair renew its copy; the last to answer has the command finished. */
+static void sync_pairs(struct virtio_net *net)
 {
 	struct net_ctrl *ctrl = &net->ctrl;
 
+	ctrl->pending = true;
 	atomic_store(&ctrl->failed, false);
-	atomic_store(&ctrl->waiting, 1);
+	atomic_store(&ctrl->waiting, net->pair_limit);
 	for (u16 i = 0; i < net->pair_limit; i++) {
 		struct net_pair *pair = &net->pairs[i];
 
-		if (pair->rx.queue->reactor != ctrl->queue->reactor) {
-			atomic_fetch_add(&ctrl->waiting, 1);
+		if (pair->rx.queue->reactor == ctrl->queue->reactor)
+			net_pair_sync(pair);
+		else
 			reactor_post(pair->rx.queue->reactor, &pair->sync);
-		} else if (net_pair_refresh(pair)) {
-			atomic_store(&ctrl->failed, true);
-		}
 	}
-	return answered(ctrl);
 }
 
 static void finish(struct net_ctrl *ctrl, bool ok)
@@ -310,12 +302,10 @@ enum virtio_served net_ctrl_serve(struct virtio_net *net)
 			return VIRTIO_SERVED_LATER;
 		}
 		data = (struct reader){ .iov = buffer.iov, .left = buffer.readable_bytes };
-		if (!command_run(net, &data))
-			finish(ctrl, false);
-		else if (sync_pairs(net))
-			finish(ctrl, !atomic_load(&ctrl->failed));
+		if (command_run(net, &data))
+			sync_pairs(net);
 		else
-			ctrl->pending = true;
+			finish(ctrl, false);
 	}
 	return VIRTIO_SERVED_LATER;
 }

@@ -142,7 +142,9 @@ struct net_pair {
 	struct net_rx rx;
 	struct net_tx tx;
 	struct net_counters counters;
-	struct reactor_message sync;  /* from the control queue, answered */
+	struct reactor_message sync; /* from the control queue */
+	struct reactor_task answer;  /* to it, behind what is published in this sweep */
+	int sync_error;
 	struct reactor_message renew; /* from a legacy driver's config write */
 	_Atomic bool renewing;	      /* renew is on its way */
 };
@@ -152,7 +154,7 @@ struct net_ctrl {
 	bool pending; /* a command waits for the pairs */
 	u16 head;
 	u8 *ack;
-	_Atomic u32 waiting; /* pairs that have not answered, plus one while they are asked */
+	_Atomic u32 waiting; /* pairs that have not answered */
 	_Atomic bool failed; /* one of them could not */
 	struct reactor_message answer;
 	struct iovec iov[NET_QUEUE_SIZE];
@@ -244,6 +246,8 @@ void net_ctrl_start(struct virtio_net *net, struct virtio_queue *queue);
 enum virtio_served net_ctrl_serve(struct virtio_net *net);
 /* [the pair's reactor] A pair has renewed its copy for the command that waits, or could not. */
 void net_ctrl_answer(struct virtio_net *net, int error);
+/* [the pair's reactor] Renews the pair's copy for a command, then answers. */
+void net_pair_sync(struct net_pair *pair);
 
 /* ---- net-filter.c ---- */
 

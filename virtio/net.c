@@ -230,11 +230,25 @@ int net_pair_refresh(struct net_pair *pair)
 	return error;
 }
 
+/* Frames that were pushed before are published at the end of this sweep; the driver must see them
+ * no later than that the command is used (5.1.6.5.5.2), so the answer waits for its turn behind
+ * them. */
+void net_pair_sync(struct net_pair *pair)
+{
+	pair->sync_error = net_pair_refresh(pair);
+	reactor_defer(pair->rx.queue->reactor, REACTOR_FLUSH, &pair->answer);
+}
+
 static void sync_run(struct reactor_message *message)
 {
-	struct net_pair *pair = container_of(message, struct net_pair, sync);
+	net_pair_sync(container_of(message, struct net_pair, sync));
+}
 
-	net_ctrl_answer(pair->net, net_pair_refresh(pair));
+static void answer_run(struct reactor_task *task)
+{
+	struct net_pair *pair = container_of(task, struct net_pair, answer);
+
+	net_ctrl_answer(pair->net, pair->sync_error);
 }
 
 static void renew_run(struct reactor_message *message)
@@ -431,6 +445,7 @@ static int pairs_create(struct virtio_net *net)
 		pair->index = i;
 		pair->attached = true;
 		pair->sync.run = sync_run;
+		pair->answer.run = answer_run;
 		pair->renew.run = renew_run;
 		pair->rx.queue = &net->device.queues[2 * i];
 		pair->tx.queue = &net->device.queues[2 * i + 1];
