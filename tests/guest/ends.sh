@@ -1,5 +1,5 @@
 # How a machine can end, and the exit status that says so.
-# bed: timeout=240 cost=70
+# bed: timeout=360 cost=70
 
 ends() { # NAME STATUS
 	if [ "$status" = "$2" ]; then ok "$1"; else fail "$1" "status $status instead of $2"; fi
@@ -10,14 +10,14 @@ true
 X
 ends 'power-off is status 0' 0
 
-boot_guest name=reset -- --no-reboot <<'X'
+boot_guest name=reset limit=40 -- --no-reboot <<'X'
 sync
 reboot -f
 X
 ends 'reset with --no-reboot is 3' 3
 
 rm -f "$disk"
-boot_guest name=again limit=120 <<'X'
+boot_guest name=again limit=50 <<'X'
 [ ! -e /root/once ] || { echo second boot; exit 0; }
 touch /root/once
 sync
