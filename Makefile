@@ -94,6 +94,11 @@ demo: deps-build
 	@$(MAKE) --no-print-directory build/vmm
 	@tests/bed/demo
 
+# Ratios to QEMU, in one run (tests/bench/run).
+bench: deps-build
+	@$(MAKE) --no-print-directory build/vmm build/bench.elf
+	@tests/bench/run
+
 deps-%:
 	@tests/bed/deps build $(filter-out build,$*)
 
@@ -128,7 +133,7 @@ clean:
 	rm -rf build/obj build/asan build/tsan build/vmm build/vmm.1 build/dsdt.* build/version.h build/generated
 
 FORCE:
-.PHONY: all check check-fast demo units install clean FORCE
+.PHONY: all check check-fast demo bench units install clean FORCE
 .SECONDARY:
 
 -include $(OBJECTS:.o=.d) $(ASAN_OBJECTS:.o=.d) $(TSAN_OBJECTS:.o=.d) $(wildcard build/?san/tests/unit/*.d)
