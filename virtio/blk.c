@@ -8,6 +8,7 @@
 #include "backends/disk.h"
 #include "virtio/blk-queue.h"
 #include "virtio/blk.h"
+#include "vm/json.h"
 
 #define PCI_CLASS_MASS_STORAGE 0x010000
 
@@ -83,6 +84,17 @@ static void queue_start(struct virtio_queue *virtio_queue)
 	queue->starved = false;
 }
 
+static void stats(struct virtio_device *device, struct json *json)
+{
+	struct virtio_blk_counts counts;
+
+	virtio_blk_counts(device->owner, &counts);
+	json_number(json, "flushes", counts.flushes);
+	json_number(json, "syncs", counts.syncs);
+	json_number(json, "bounced", counts.bounced);
+	json_number(json, "errors", counts.errors);
+}
+
 static const struct virtio_device_ops blk_ops = {
 	.id = VIRTIO_ID_BLOCK,
 	.pci_class = PCI_CLASS_MASS_STORAGE,
@@ -93,6 +105,7 @@ static const struct virtio_device_ops blk_ops = {
 	.queue_start = queue_start,
 	.serve = serve,
 	.reset = blk_config_reset,
+	.stats = stats,
 };
 
 static void *map(size_t size)

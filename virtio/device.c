@@ -77,6 +77,11 @@ void virtio_device_run(struct virtio_device *device)
 {
 	u16 i;
 
+	device->driver_ok = ticks_now();
+	if (!device->first_driver_ok)
+		device->first_driver_ok = device->driver_ok;
+	device->ran_features = device->features;
+	device->ran_legacy = device->legacy;
 	if (device->ops->start)
 		device->ops->start(device);
 	atomic_store(&device->running, true);

@@ -15,8 +15,10 @@
 #include <pthread.h>
 #include "vm/log.h"
 #include "vm/reactor.h"
+#include "virtio/latency.h"
 #include "virtio/virtqueue.h"
 
+struct json;
 struct virtio_device;
 struct virtio_queue;
 
@@ -50,6 +52,8 @@ struct virtio_device_ops {
 	void (*queue_stop)(struct virtio_queue *queue);
 	/* [vCPU or reactor, lock] All queues have stopped: forget everything the driver set. */
 	void (*reset)(struct virtio_device *device);
+	/* [main] What the type counts beyond the queues, as members of an open object. NULL: nothing. */
+	void (*stats)(struct virtio_device *device, struct json *json);
 };
 
 /*
@@ -71,7 +75,8 @@ struct virtio_transport_ops {
 
 enum virtio_queue_state { VIRTIO_QUEUE_IDLE, VIRTIO_QUEUE_RUNNING, VIRTIO_QUEUE_STOPPING };
 
-/* Counters of one queue; written by its reactor, read by anyone (relaxed). */
+/* Counters of one queue; written by its reactor, read by anyone (relaxed). kicks: what the driver
+ * wrote to the doorbell, also while it was asked not to. */
 struct virtio_queue_counts {
 	u64 kicks, batches, buffers, bytes_read, bytes_written, interrupts, interrupts_suppressed;
 };
@@ -112,6 +117,9 @@ struct virtio_queue {
 	struct reactor_poller poller;
 	bool polled; /* served and left muted: the reactor busy-polls it */
 	struct virtio_queue_counts counts;
+	struct latency latency;
+	/* the device type's: buffers wait for what comes from outside, which is no latency of ours */
+	bool untimed;
 
 	/* the core's own; the first five under the device's lock */
 	bool wanted; /* the queue shall run */
@@ -138,6 +146,12 @@ struct virtio_device {
 	bool resetting;
 	_Atomic bool running;	 /* queues may be started: DRIVER_OK, or legacy use */
 	_Atomic bool bus_master; /* DMA allowed */
+
+	/* for --stats, under the lock: ticks of the first and the last time that the driver was
+	 * ready (0: never), and how it was then */
+	u64 first_driver_ok, driver_ok;
+	u64 ran_features;
+	bool ran_legacy;
 
 	u8 *config; /* little-endian bytes, config_size of them */
 	u32 config_size;

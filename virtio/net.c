@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include "virtio/net-internal.h"
+#include "vm/json.h"
 
 #define CLASS_ETHERNET 0x020000 /* PCI: network controller, Ethernet */
 #define SPEED_MBIT     10000
@@ -406,6 +407,20 @@ static void config_write(struct virtio_device *device, u32 offset, u32 size, u64
 			reactor_post(net->pairs[i].rx.queue->reactor, &net->pairs[i].renew);
 }
 
+static void stats(struct virtio_device *device, struct json *json)
+{
+	struct virtio_net_counts counts;
+
+	virtio_net_counts(net_of(device), &counts);
+	json_number(json, "rx_frames", counts.rx_frames);
+	json_number(json, "rx_filtered", counts.rx_filtered);
+	json_number(json, "rx_truncated", counts.rx_truncated);
+	json_number(json, "rx_invalid", counts.rx_invalid);
+	json_number(json, "tx_frames", counts.tx_frames);
+	json_number(json, "tx_invalid", counts.tx_invalid);
+	json_number(json, "tx_refused", counts.tx_refused);
+}
+
 static const struct virtio_device_ops net_ops = {
 	.id = VIRTIO_ID_NET,
 	.pci_class = CLASS_ETHERNET,
@@ -417,6 +432,7 @@ static const struct virtio_device_ops net_ops = {
 	.serve = serve,
 	.queue_stop = queue_stop,
 	.reset = reset,
+	.stats = stats,
 };
 
 /* ---- making ---- */
@@ -448,6 +464,7 @@ static int pairs_create(struct virtio_net *net)
 		pair->answer.run = answer_run;
 		pair->renew.run = renew_run;
 		pair->rx.queue = &net->device.queues[2 * i];
+		pair->rx.queue->untimed = true;
 		pair->tx.queue = &net->device.queues[2 * i + 1];
 		if (net_rx_create(pair) || net_tx_create(pair))
 			return -ENOMEM;

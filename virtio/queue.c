@@ -70,6 +70,8 @@ int virtio_queue_pop(struct virtio_queue *queue, struct vq_buffer *buffer, struc
 	got = vq_pop(&queue->ring, buffer, iov, max);
 	if (got == 1) {
 		queue->in_flight++;
+		if (!queue->untimed)
+			latency_pop(&queue->latency, buffer->head);
 		count(&queue->counts.bytes_read, buffer->readable_bytes);
 	} else if (got < 0) {
 		snprintf(why, sizeof(why), "queue %u: %s", queue->index, queue->ring.fault);
@@ -93,6 +95,8 @@ void virtio_queue_push(struct virtio_queue *queue, u16 head, u32 written)
 		vq_push(&queue->ring, head, written);
 		count(&queue->counts.buffers, 1);
 		count(&queue->counts.bytes_written, written);
+		if (!queue->untimed)
+			latency_push(&queue->latency, head);
 	}
 	reactor_defer(queue->reactor, REACTOR_FLUSH, &queue->flush);
 }
@@ -134,6 +138,7 @@ static void flush_run(struct reactor_task *task)
 	struct virtio_queue *queue = container_of(task, struct virtio_queue, flush);
 	u16 published = queue->ring.published;
 
+	latency_break(&queue->latency);
 	switch (state_of(queue)) {
 	case VIRTIO_QUEUE_STOPPING:
 		if (queue->in_flight == 0)
@@ -159,6 +164,7 @@ static void serve_run(struct reactor_task *task)
 	if (!may_take(queue))
 		return;
 	vq_mute(&queue->ring);
+	latency_break(&queue->latency);
 	count(&queue->counts.batches, 1);
 	queue->polled = false;
 	if (queue->device->ops->serve(queue) == VIRTIO_SERVED_LATER)
@@ -267,8 +273,8 @@ static void doorbell_fired(struct reactor_event *event)
 	struct virtio_queue *queue = container_of(event, struct virtio_queue, doorbell);
 	struct virtio_device *device = queue->device;
 
+	count(&queue->counts.kicks, event->count);
 	if (virtio_queue_running(queue)) {
-		count(&queue->counts.kicks, 1);
 		virtio_queue_schedule(queue);
 		return;
 	}

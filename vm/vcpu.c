@@ -34,6 +34,17 @@
 
 enum wanted { WANTED_PARK, WANTED_RUN, WANTED_END };
 
+/* What is counted apart. */
+enum exit_kind {
+	EXIT_PIO_READ,
+	EXIT_PIO_WRITE,
+	EXIT_MMIO_READ,
+	EXIT_MMIO_WRITE,
+	EXIT_OTHER,
+	EXIT_INTERRUPTED,
+	EXITS
+};
+
 struct vcpu {
 	struct vcpus *vcpus;
 	u32 index;
@@ -47,7 +58,7 @@ struct vcpu {
 	bool leave;	 /* what happened ends this vCPU's run until it is resumed */
 	atomic_bool nmi;
 	/* the vCPU's thread writes, anyone reads */
-	_Atomic u64 total, pio, mmio;
+	_Atomic u64 exits[EXITS];
 };
 
 struct vcpus {
@@ -61,8 +72,10 @@ struct vcpus {
 	u64 resumes;
 };
 
-static void count(_Atomic u64 *counter)
+static void count(struct vcpu *vcpu, enum exit_kind kind)
 {
+	_Atomic u64 *counter = &vcpu->exits[kind];
+
 	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1,
 			      memory_order_relaxed);
 }
@@ -346,24 +359,11 @@ static void do_internal_error(struct vcpu *vcpu)
 	stop_for(vcpu, END_KVM_ERROR);
 }
 
-static void do_exit(struct vcpu *vcpu)
+static void do_rare_exit(struct vcpu *vcpu)
 {
 	const struct kvm_run *run = vcpu->run;
 
-	count(&vcpu->total);
 	switch (run->exit_reason) {
-	case KVM_EXIT_IO:
-		count(&vcpu->pio);
-		vcpu->unfinished = true;
-		do_pio(vcpu);
-		leave_if_ended(vcpu);
-		break;
-	case KVM_EXIT_MMIO:
-		count(&vcpu->mmio);
-		vcpu->unfinished = true;
-		do_mmio(vcpu);
-		leave_if_ended(vcpu);
-		break;
 	case KVM_EXIT_INTR:
 	case KVM_EXIT_IRQ_WINDOW_OPEN:
 	case KVM_EXIT_SET_TPR:
@@ -390,6 +390,29 @@ static void do_exit(struct vcpu *vcpu)
 			 "use a current host kernel",
 			 vcpu->index, run->exit_reason, (unsigned long long)current_rip(vcpu));
 		stop_for(vcpu, END_KVM_ERROR);
+	}
+}
+
+static void do_exit(struct vcpu *vcpu)
+{
+	const struct kvm_run *run = vcpu->run;
+
+	switch (run->exit_reason) {
+	case KVM_EXIT_IO:
+		count(vcpu, run->io.direction == KVM_EXIT_IO_OUT ? EXIT_PIO_WRITE : EXIT_PIO_READ);
+		vcpu->unfinished = true;
+		do_pio(vcpu);
+		leave_if_ended(vcpu);
+		break;
+	case KVM_EXIT_MMIO:
+		count(vcpu, run->mmio.is_write ? EXIT_MMIO_WRITE : EXIT_MMIO_READ);
+		vcpu->unfinished = true;
+		do_mmio(vcpu);
+		leave_if_ended(vcpu);
+		break;
+	default:
+		count(vcpu, EXIT_OTHER);
+		do_rare_exit(vcpu);
 	}
 }
 
@@ -446,8 +469,10 @@ static void run_once(struct vcpu *vcpu)
 	}
 	vcpu->unfinished = false;
 	/* EAGAIN: an application processor that still waits for its INIT */
-	if (errno == EINTR || errno == EAGAIN)
+	if (errno == EINTR || errno == EAGAIN) {
+		count(vcpu, EXIT_INTERRUPTED);
 		return;
+	}
 	log_line("vCPU %u: KVM_RUN: %s, at rip 0x%llx; %s", vcpu->index, strerror(errno),
 		 (unsigned long long)current_rip(vcpu),
 		 errno == EFAULT || errno == ENOMEM ? "the host may be out of memory (free -m)"
@@ -601,15 +626,26 @@ void vcpus_destroy(struct vcpus *vcpus)
 	free(vcpus);
 }
 
+static u64 sum(const struct vcpus *vcpus, enum exit_kind kind)
+{
+	u64 n = 0;
+
+	for (u32 i = 0; i < vcpus->created; i++)
+		n += atomic_load_explicit(&vcpus->vcpu[i].exits[kind], memory_order_relaxed);
+	return n;
+}
+
 void vcpus_counts(const struct vcpus *vcpus, struct vcpu_counts *counts)
 {
-	*counts = (struct vcpu_counts){ 0 };
-	for (u32 i = 0; i < vcpus->created; i++) {
-		const struct vcpu *vcpu = &vcpus->vcpu[i];
-
-		counts->pio += atomic_load_explicit(&vcpu->pio, memory_order_relaxed);
-		counts->mmio += atomic_load_explicit(&vcpu->mmio, memory_order_relaxed);
-		counts->total += atomic_load_explicit(&vcpu->total, memory_order_relaxed);
-	}
-	counts->other = counts->total - counts->pio - counts->mmio;
+	*counts = (struct vcpu_counts){
+		.pio_reads = sum(vcpus, EXIT_PIO_READ),
+		.pio_writes = sum(vcpus, EXIT_PIO_WRITE),
+		.mmio_reads = sum(vcpus, EXIT_MMIO_READ),
+		.mmio_writes = sum(vcpus, EXIT_MMIO_WRITE),
+		.other = sum(vcpus, EXIT_OTHER),
+		.interrupted = sum(vcpus, EXIT_INTERRUPTED),
+	};
+	counts->pio = counts->pio_reads + counts->pio_writes;
+	counts->mmio = counts->mmio_reads + counts->mmio_writes;
+	counts->total = counts->pio + counts->mmio + counts->other;
 }

@@ -32,9 +32,11 @@ struct vcpus_config {
 	void *owner;
 };
 
-/* Exits by reason, summed over vCPUs; relaxed counters, any thread. */
+/* Exits to us by reason, summed over vCPUs; relaxed counters, any thread. total is all but
+ * interrupted, which are returns from the guest for a signal of our own. */
 struct vcpu_counts {
-	u64 total, pio, mmio, other;
+	u64 total, pio, mmio, other, interrupted;
+	u64 pio_reads, pio_writes, mmio_reads, mmio_writes;
 };
 
 /* Creates the vCPUs (dense APIC ids 0..count-1, topology in leaves 1, 4, 0xb, 0x1f and
