@@ -209,6 +209,7 @@ static struct sock_fprog filters[SANDBOX_THREADS];
 static char *call_names[MAX_CALLS]; /* for the signal handler, which cannot ask libseccomp */
 static void (*violation_hook)(void);
 static bool prepared;
+static int rewritable = -1; /* sandbox_allow_rewriting() */
 static __thread char thread_name[16];
 static __thread volatile sig_atomic_t violations;
 
@@ -273,6 +274,11 @@ void sandbox_on_violation(void (*fn)(void))
 	violation_hook = fn;
 }
 
+void sandbox_allow_rewriting(int fd)
+{
+	rewritable = fd;
+}
+
 /* ---- preparing ---- */
 
 static int drop_capabilities(void)
@@ -285,6 +291,17 @@ static int drop_capabilities(void)
 	if (capng_apply(CAPNG_SELECT_CAPS) < 0 || capng_get_caps_process() < 0)
 		return -EPERM;
 	return capng_have_capabilities(CAPNG_SELECT_CAPS) == CAPNG_NONE ? 0 : -EPERM;
+}
+
+/* That one file only: what main may cut short must not be a disk image. */
+static int allow_rewriting(scmp_filter_ctx filter)
+{
+	const struct scmp_arg_cmp that_file = IF(0, LOW, (scmp_datum_t)rewritable);
+	int error = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(pwrite64), 1, that_file);
+
+	if (!error)
+		error = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(ftruncate), 1, that_file);
+	return error;
 }
 
 static int add_rules(scmp_filter_ctx filter, enum sandbox_thread kind)
@@ -300,6 +317,8 @@ static int add_rules(scmp_filter_ctx filter, enum sandbox_thread kind)
 			error = seccomp_rule_add(
 				filter, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
 				SCMP_A1(SCMP_CMP_MASKED_EQ, LOW, ioctls[i].request));
+	if (!error && kind == SANDBOX_MAIN && rewritable >= 0)
+		error = allow_rewriting(filter);
 	/* A thread may signal its own process only: raise(), abort(), calling vCPUs out of the
 	 * guest. */
 	if (!error)

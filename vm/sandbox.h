@@ -21,6 +21,10 @@ enum sandbox_thread {
  * before sandbox_prepare(). */
 void sandbox_on_violation(void (*fn)(void));
 
+/* The main thread may go on writing to this open file at any offset, and cut it short (--stats).
+ * -1: none. Main thread, before sandbox_prepare(). */
+void sandbox_allow_rewriting(int fd);
+
 /* Drops all capabilities (libcap-ng) and sets no_new_privs; builds the filters so that
  * sandbox_enter() allocates nothing. Logs, 0 or -errno. Main thread, before other threads start. */
 int sandbox_prepare(void);

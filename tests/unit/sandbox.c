@@ -318,6 +318,36 @@ static void do_preadv2(void)
 		_exit(1);
 }
 
+static int stats_file;
+
+static void do_rewrite(void)
+{
+	if (pwrite(stats_file, "x", 1, 0) != 1 || ftruncate(stats_file, 1))
+		_exit(98);
+}
+
+static void do_pwrite_other(void)
+{
+	syscall(SYS_pwrite64, stats_file + 1, "x", 1, 0);
+}
+
+/* The one file that main may rewrite is no way to any other, nor for any other thread. */
+static void test_rewriting(void **state)
+{
+	(void)state;
+	stats_file = memfd_create("stats", MFD_CLOEXEC);
+	assert_true(stats_file > 0);
+	assert_forbidden(SANDBOX_MAIN, do_rewrite, "pwrite64");
+	sandbox_allow_rewriting(stats_file);
+	assert_fine(SANDBOX_MAIN, do_rewrite);
+	assert_forbidden_to_all(do_ftruncate, "ftruncate");
+	assert_forbidden(SANDBOX_MAIN, do_pwrite_other, "pwrite64");
+	assert_forbidden(SANDBOX_VCPU, do_rewrite, "pwrite64");
+	assert_forbidden(SANDBOX_REACTOR, do_rewrite, "ftruncate");
+	sandbox_allow_rewriting(-1);
+	close(stats_file);
+}
+
 static void test_by_kind(void **state)
 {
 	(void)state;
@@ -548,9 +578,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_no_sandbox), cmocka_unit_test(test_privileges),
-		cmocka_unit_test(test_ordinary),   cmocka_unit_test(test_by_kind),
-		cmocka_unit_test(test_forbidden),  cmocka_unit_test(test_threads),
-		cmocka_unit_test(test_hook),
+		cmocka_unit_test(test_ordinary),   cmocka_unit_test(test_rewriting),
+		cmocka_unit_test(test_by_kind),	   cmocka_unit_test(test_forbidden),
+		cmocka_unit_test(test_threads),	   cmocka_unit_test(test_hook),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
