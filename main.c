@@ -22,13 +22,17 @@
 #include "virtio/net.h"
 #include "virtio/pci.h"
 #include "virtio/rng.h"
+#include "virtio/stats.h"
 #include "vm/config.h"
 #include "vm/end.h"
 #include "vm/host-check.h"
 #include "vm/kvm.h"
 #include "vm/log.h"
+#include "vm/milestones.h"
 #include "vm/platform.h"
 #include "vm/sandbox.h"
+#include "vm/stats.h"
+#include "vm/ticks.h"
 #include "vm/uart.h"
 
 #define MAX_FUNCTIONS	   (CONFIG_MAX_DISKS + CONFIG_MAX_NETS + 1)
@@ -62,19 +66,15 @@ struct machine {
 	struct virtio_net *nets[CONFIG_MAX_NETS];
 	struct virtio_rng *rng;
 	struct virtio_pci *functions[MAX_FUNCTIONS];
+	struct virtio_device *devices[MAX_FUNCTIONS]; /* of the functions */
 	u32 function_count;
 	struct boot *boot;
 	struct vcpus *vcpus;
 	int signals; /* signalfd */
+	struct stats stats;
+	struct ticks start; /* when the machine was begun */
+	struct milestones milestones;
 };
-
-static u64 now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (u64)t.tv_sec * NS + (u64)t.tv_nsec;
-}
 
 static u16 disk_queues(const struct config *config, const struct config_disk *disk)
 {
@@ -145,7 +145,7 @@ static int open_backends(struct machine *m)
 		ret = tap_open(&m->taps[i], &c);
 		m->tap_count += !ret;
 	}
-	return ret;
+	return ret ? ret : stats_open(&m->stats, config->stats);
 }
 
 static int open_kernel(struct machine *m)
@@ -208,6 +208,7 @@ static int plug(struct machine *m, struct virtio_device *device)
 	};
 	int ret = virtio_pci_create(&m->functions[m->function_count], &c);
 
+	m->devices[m->function_count] = device;
 	m->function_count += !ret;
 	return ret;
 }
@@ -343,14 +344,17 @@ static int make_machine(struct machine *m)
 
 	if (!ret)
 		ret = open_backends(m);
+	milestones_mark(&m->milestones, "backends open");
 	if (!ret)
 		ret = kvm_open(&m->kvm);
 	if (!ret)
 		ret = kvm_create_vm(&m->kvm);
+	milestones_mark(&m->milestones, "VM created");
 	if (!ret)
 		ret = memory_create(&m->memory, &m->kvm, config->memory, config->pages);
 	if (!ret)
 		ret = open_kernel(m);
+	milestones_mark(&m->milestones, "memory made, kernel open");
 	if (!ret)
 		ret = terminal_open(&m->terminal, config->serial);
 	if (!ret)
@@ -359,8 +363,10 @@ static int make_machine(struct machine *m)
 		ret = make_devices(m);
 	if (!ret)
 		ret = make_vcpus(m);
+	milestones_mark(&m->milestones, "devices and vCPUs made");
 	if (!ret)
 		ret = load(m);
+	milestones_mark(&m->milestones, "kernel loaded");
 	return ret;
 }
 
@@ -370,6 +376,7 @@ static int close_sandbox_and_start(struct machine *m)
 	int ret = 0;
 
 	sandbox_on_violation(terminal_restore);
+	sandbox_allow_rewriting(m->stats.rewritten ? m->stats.fd : -1);
 	if (m->config->sandbox)
 		ret = sandbox_prepare();
 	else
@@ -380,6 +387,7 @@ static int close_sandbox_and_start(struct machine *m)
 		ret = vcpus_start(m->vcpus);
 	if (!ret)
 		ret = sandbox_enter(SANDBOX_MAIN);
+	milestones_mark(&m->milestones, "threads running, sandbox closed");
 	return ret;
 }
 
@@ -398,6 +406,24 @@ static int restart(struct machine *m)
 	console_reset(m->console);
 	end_clear(&m->end);
 	return load(m);
+}
+
+static void write_stats(const struct machine *m, bool end)
+{
+	const struct stats_sources sources = {
+		.vcpus = m->vcpus,
+		.reactors = m->reactors,
+		.devices = m->devices,
+		.device_count = m->function_count,
+		.start = m->start,
+		.first_output = console_first_output(m->console),
+		.milestones = &m->milestones,
+	};
+
+	if (m->stats.fd >= 0)
+		stats_put_all(&sources, &m->stats);
+	if (end && m->config->boot_timing)
+		stats_log_guest(&sources);
 }
 
 static volatile sig_atomic_t final_status;
@@ -440,11 +466,17 @@ static void on_signal(struct machine *m, struct wait *w)
 	while (read(m->signals, &info, sizeof(info)) == sizeof(info)) {
 		if (info.ssi_signo == SIGCONT) {
 			terminal_resume();
+		} else if (info.ssi_signo == SIGUSR1) {
+			if (m->stats.fd >= 0)
+				write_stats(m, false);
+			else
+				log_line("SIGUSR1: there is no file for statistics; start with "
+					 "--stats FILE");
 		} else if (w->signal) {
 			end_request(&m->end, END_SIGNAL, info.ssi_signo);
 		} else {
 			w->signal = (int)info.ssi_signo;
-			w->grace = now_ns() + m->config->grace_seconds * NS;
+			w->grace = clock_now_ns() + m->config->grace_seconds * NS;
 			log_line("%s: power button pressed; the guest has %u seconds, a second "
 				 "signal ends it now",
 				 strsignal(w->signal), m->config->grace_seconds);
@@ -497,7 +529,7 @@ static enum end_reason judge(const struct machine *m, const struct wait *w, u32 
 
 static struct timespec until(u64 deadline)
 {
-	u64 now = now_ns(), left = deadline > now ? deadline - now : 0;
+	u64 now = clock_now_ns(), left = deadline > now ? deadline - now : 0;
 
 	return (struct timespec){ (time_t)(left / NS), (long)(left % NS) };
 }
@@ -509,8 +541,11 @@ static enum end_reason run(struct machine *m, u32 *value)
 	enum end_reason reason;
 
 	if (m->config->timeout_seconds)
-		w.timeout = now_ns() + m->config->timeout_seconds * NS;
+		w.timeout = clock_now_ns() + m->config->timeout_seconds * NS;
+	milestones_mark(&m->milestones, "first guest instruction");
 	vcpus_resume(m->vcpus);
+	if (m->config->boot_timing)
+		milestones_log(&m->milestones, 0);
 	for (;;) {
 		struct pollfd fds[CONSOLE_POLLS + 2];
 		u64 deadline = w.timeout, now;
@@ -525,7 +560,7 @@ static enum end_reason run(struct machine *m, u32 *value)
 		wait = until(deadline);
 		if (ppoll(fds, CONSOLE_POLLS + 2, deadline == NEVER ? NULL : &wait, NULL) < 0)
 			continue; /* EINTR: everything is looked at again */
-		now = now_ns();
+		now = clock_now_ns();
 		on_command(m, console_run(m->console, fds, now));
 		if (fds[CONSOLE_POLLS].revents)
 			on_signal(m, &w);
@@ -574,7 +609,7 @@ static void report(enum end_reason reason, u32 value)
 /* Signals come as descriptors; threads made later inherit the mask. */
 static int catch_signals(void)
 {
-	static const int caught[] = { SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGCONT };
+	static const int caught[] = { SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGCONT, SIGUSR1 };
 	sigset_t set;
 
 	sigemptyset(&set);
@@ -596,7 +631,7 @@ static void raise_file_limit(void)
 	}
 }
 
-static int run_machine(const struct config *config)
+static int run_machine(const struct config *config, const struct milestones *milestones)
 {
 	struct machine *m = calloc(1, sizeof(*m));
 	int status = STATUS_HOST_ERROR;
@@ -606,12 +641,15 @@ static int run_machine(const struct config *config)
 	if (!m)
 		return status;
 	m->config = config;
+	m->milestones = *milestones;
+	m->start = ticks_look();
 	m->kvm.fd = m->kvm.vm = -1;
 	raise_file_limit();
 	m->signals = catch_signals();
 	if (!make_machine(m) && !close_sandbox_and_start(m)) {
 		reason = run(m, &value);
 		terminal_restore();
+		write_stats(m, true);
 		report(reason, value);
 		status = end_status(reason, value);
 		let_go(m, status);
@@ -622,16 +660,19 @@ static int run_machine(const struct config *config)
 
 int main(int argc, char **argv)
 {
+	struct milestones milestones;
 	struct config config;
 	int status = STATUS_OK;
 
+	milestones_begin(&milestones);
 	if (terminal_hold_standard_files())
 		return STATUS_HOST_ERROR;
 	if (config_parse(&config, argc, argv))
 		return STATUS_USAGE;
+	milestones_mark(&milestones, "options parsed");
 	switch (config.action) {
 	case CONFIG_RUN:
-		status = run_machine(&config);
+		status = run_machine(&config, &milestones);
 		break;
 	case CONFIG_CHECK:
 		status = host_check() ? STATUS_HOST_ERROR : STATUS_OK;

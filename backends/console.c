@@ -11,6 +11,7 @@
 #include <unistd.h>
 #include "backends/console.h"
 #include "vm/panic-watch.h"
+#include "vm/ticks.h"
 #include "vm/uart.h"
 
 #define BATCH_NS    2000000ull /* how long output may collect */
@@ -22,7 +23,8 @@ struct console {
 	struct uart *uart;
 	struct panic_watch watch;
 	int wake_fd;
-	u64 output_due; /* 0: nothing announced */
+	u64 output_due;	  /* 0: nothing announced */
+	u64 first_output; /* when the first was; 0: none yet */
 	bool panicked;
 	bool blocked; /* the terminal takes no more for now */
 	bool refused; /* the port takes no more for now */
@@ -73,6 +75,8 @@ void console_wake(void *owner)
 /* Moves the guest's output to the terminal until one of them has nothing more. */
 static void pump_output(struct console *c)
 {
+	u64 announced = c->output_due ? c->output_due - BATCH_NS : 0;
+
 	c->output_due = 0;
 	c->blocked = false;
 	for (;;) {
@@ -83,6 +87,8 @@ static void pump_output(struct console *c)
 			c->output_end = uart_output(c->uart, c->output, sizeof(c->output));
 			if (!c->output_end)
 				return;
+			if (!c->first_output)
+				c->first_output = announced ? announced : clock_now_ns();
 			if (panic_watch_feed(&c->watch, c->output, c->output_end))
 				c->panicked = true;
 		}
@@ -166,6 +172,11 @@ void console_flush(struct console *c, unsigned int wait_ms)
 		wait_ms -= slice;
 		pump_output(c);
 	}
+}
+
+u64 console_first_output(const struct console *c)
+{
+	return c->first_output;
 }
 
 bool console_panicked(const struct console *c)

@@ -32,6 +32,9 @@ enum terminal_command console_run(struct console *console, const struct pollfd *
 /* Writes all that the guest has printed, waiting at most wait_ms for a slow reader. */
 void console_flush(struct console *console, unsigned int wait_ms);
 
+/* When the guest printed first, CLOCK_MONOTONIC ns (for --boot-timing); 0: not yet. */
+u64 console_first_output(const struct console *console);
+
 /* "Kernel panic - not syncing" was printed, and the end of its report. */
 bool console_panicked(const struct console *console);
 bool console_panic_complete(const struct console *console);

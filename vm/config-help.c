@@ -102,6 +102,8 @@ static void help_option(const struct config_option *option)
 			!sub->argument_optional && strchr(sub->argument, '|') ? sub->argument : "");
 		put_word(word, &column, HELP_COLUMN);
 	}
+	if (option + 1 < config_options + config_option_count && option[1].beside)
+		printf("  --%s  %s", option[1].name, option[1].help);
 	putchar('\n');
 }
 
@@ -156,7 +158,8 @@ int config_print_help(void)
 	puts("Usage: vmm --kernel FILE [OPTION]...  boot a Linux kernel in a virtual machine\n"
 	     "       vmm check                      say what this host offers and lacks");
 	for (size_t i = 0; i < config_option_count; i++)
-		if (!config_options[i].hidden && config_options[i].action == CONFIG_RUN)
+		if (!config_options[i].hidden && config_options[i].action == CONFIG_RUN &&
+		    !config_options[i].beside)
 			help_option(&config_options[i]);
 	help_actions();
 	help_keys();

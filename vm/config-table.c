@@ -445,6 +445,16 @@ static int set_no_sandbox(struct config_parser *parser, const char *value)
 	return err;
 }
 
+static int set_stats(struct config_parser *parser, const char *value)
+{
+	return set_string(&parser->config->stats, value);
+}
+
+static int set_boot_timing(struct config_parser *parser, const char *value)
+{
+	return config_bool(parser, NULL, value, &parser->config->boot_timing);
+}
+
 static const struct config_suboption cpus_suboptions[] = {
 	{ "sockets", "N", .set = set_sockets, .man = "Processor packages." },
 	{ "cores", "N", .set = set_cores, .man = "Cores of each package." },
@@ -560,6 +570,16 @@ const struct config_option config_options[] = {
 	  .set = set_no_sandbox,
 	  .man = "Keep capabilities and leave all system calls allowed. For debugging vmm "
 		 "itself." },
+	{ "stats", "FILE", "write counters as JSON", .set = set_stats,
+	  .man = "At the end of the run, and whenever SIGUSR1 comes, write what was counted to "
+		 "this "
+		 "file as one JSON object: exits, event threads, and for each queue of each device "
+		 "its kicks, batches, buffers, bytes, interrupts and latencies. - is standard "
+		 "error. The file is made anew; a pipe gets one object after the other." },
+	{ "boot-timing", NULL, "time the start-up", .set = set_boot_timing, .beside = true,
+	  .man = "Print when start-up did what, in milliseconds since vmm began: a line on "
+		 "standard error for each step when the guest starts, and for what the guest "
+		 "did first when the run ends." },
 	{ "config", "FILE", "read options from a file; flags come on top", .flag_only = true,
 	  .man = "Read options from a file first; see CONFIGURATION FILE." },
 	{ "help", NULL, "this page", .flag_only = true, .action = CONFIG_HELP,

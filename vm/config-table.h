@@ -38,6 +38,7 @@ struct config_option {
 	bool flag_only;				   /* has no place in a config file */
 	bool hidden;				   /* not in --help and the man page */
 	bool empty_value;			   /* "" is a value */
+	bool beside; /* --help has it on the line of the option before: both are short */
 	enum config_action action; /* not CONFIG_RUN: done at once, instead of running */
 };
 

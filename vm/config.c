@@ -378,6 +378,7 @@ void config_free(struct config *config)
 	free(config->initrd);
 	free(config->cmdline);
 	free(config->serial);
+	free(config->stats);
 	for (u32 i = 0; i < config->disk_count; i++)
 		free(config->disks[i].path);
 	for (u32 i = 0; i < config->net_count; i++)

@@ -55,6 +55,8 @@ struct config {
 	u32 grace_seconds;   /* between the power button and the end, default 10 */
 	bool reboot;	     /* false: --no-reboot */
 	bool sandbox;	     /* false: --no-sandbox */
+	char *stats;	     /* a file's path, "-" for stderr, NULL: none */
+	bool boot_timing;
 };
 
 /*

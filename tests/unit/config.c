@@ -460,7 +460,7 @@ static const char *output_of(int (*print)(void))
 static const char *const told[] = { "kernel",  "initrd", "cmdline",   "cpus",	    "mem",
 				    "disk",    "net",	 "serial",    "rng",	    "iothreads",
 				    "timeout", "grace",	 "no-reboot", "no-sandbox", "config",
-				    "help",    "version" };
+				    "help",    "version", "stats",     "boot-timing" };
 static const char *const statuses[] = {
 	"0", "1", "2", "3", "4", "120", "123", "124", "125", "128+N"
 };
