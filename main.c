@@ -197,6 +197,8 @@ static int make_platform(struct machine *m)
 	if (!ret)
 		ret = debug_exit_create(m->bus, &m->end);
 	if (!ret)
+		ret = control_b_create(m->bus);
+	if (!ret)
 		ret = pci_host_create(&m->pci, &pci);
 	return ret;
 }

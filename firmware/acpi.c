@@ -127,7 +127,7 @@ static u64 write_fadt(struct writer *w, u64 dsdt)
 	table[45] = PROFILE_ENTERPRISE;
 	le16_store(table + 109, FADT_BOOT_NO_VGA);
 	le32_store(table + 112, FADT_WBINVD | FADT_RESET_REG | FADT_HW_REDUCED);
-	address_structure(table + 116, LAYOUT_PORT_ACPI + 2);
+	address_structure(table + 116, LAYOUT_PORT_ACPI_RESET);
 	table[128] = 1; /* what the reset register wants written */
 	table[131] = 4; /* minor version: 6.4 */
 	le64_store(table + 140, dsdt);

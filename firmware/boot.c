@@ -269,6 +269,28 @@ static void write_gdt(struct memory *memory, bool long_mode)
 		le64_store(gdt + i * 8, entries[i]);
 }
 
+/*
+ * A reset by real mode goes through ffff:0000, as on every PC: Linux takes this way on
+ * hardware-reduced ACPI machines without EFI, past the reset register that the FADT names. So the
+ * code there writes that register.
+ */
+static void write_reset_vector(struct memory *memory)
+{
+	static const u8 code[] = {
+		0xba,
+		LAYOUT_PORT_ACPI_RESET & 0xff,
+		LAYOUT_PORT_ACPI_RESET >> 8, /* mov $port, %dx */
+		0xb0,
+		0x01, /* mov $1, %al */
+		0xee, /* out %al, %dx */
+		0xf4, /* hlt */
+		0xeb,
+		0xfd, /* jmp to the hlt */
+	};
+
+	memcpy(memory_at(memory, BOOT_RESET, sizeof(code)), code, sizeof(code));
+}
+
 static int write_tables(struct boot *boot, struct memory *memory, u64 *rsdp)
 {
 	const struct acpi_config acpi = { boot->config.cpus, boot->config.window64_start,
@@ -278,7 +300,7 @@ static int write_tables(struct boot *boot, struct memory *memory, u64 *rsdp)
 	u64 used;
 
 	*rsdp = acpi_write(memory, &acpi, BOOT_TABLES, BOOT_SMBIOS - BOOT_TABLES, &used);
-	if (!*rsdp || !smbios_write(memory, &smbios, BOOT_SMBIOS, MIB(1) - BOOT_SMBIOS)) {
+	if (!*rsdp || !smbios_write(memory, &smbios, BOOT_SMBIOS, BOOT_RESET - BOOT_SMBIOS)) {
 		log_line("firmware tables: they do not fit below 1 MiB; use fewer CPUs or sockets");
 		return -E2BIG;
 	}
@@ -309,6 +331,7 @@ int boot_load(struct boot *boot, struct memory *memory, struct vcpu_entry *entry
 	memcpy(memory_at(memory, BOOT_CMDLINE, BOOT_CMDLINE_MAX), boot->cmdline,
 	       strlen(boot->cmdline) + 1);
 	write_gdt(memory, !image.pvh);
+	write_reset_vector(memory);
 	*entry = (struct vcpu_entry){
 		.long_mode = !image.pvh,
 		.rip = image.entry,

@@ -18,6 +18,7 @@
 #define BOOT_EBDA	 0x9fc00ull
 #define BOOT_TABLES	 0xe0000ull /* ACPI */
 #define BOOT_SMBIOS	 0xf0000ull
+#define BOOT_RESET	 0xffff0ull /* where real mode jumps to reset a machine */
 #define BOOT_KERNEL	 MIB(1)
 
 enum kernel_format { KERNEL_BZIMAGE, KERNEL_ELF };

@@ -21,11 +21,13 @@
 #define LAYOUT_PCI64_SIZE    GIB(32) /* starts at RAM's end (at least 4 GiB), aligned to 1 GiB */
 
 /* I/O ports. */
+#define LAYOUT_PORT_CONTROL_B	0x61  /* NMI reasons, timer 2 */
 #define LAYOUT_PORT_RTC		0x70  /* index, data */
 #define LAYOUT_PORT_DEBUG_EXIT	0xf4
 #define LAYOUT_PORT_UART	0x3f8 /* eight registers */
 #define LAYOUT_PORT_PVPANIC	0x505
 #define LAYOUT_PORT_ACPI	0x600 /* sleep control, sleep status, reset, (reserved) */
+#define LAYOUT_PORT_ACPI_RESET	0x602 /* write 1 */
 #define LAYOUT_PORT_GED		0x604 /* u32: which events happened; reading clears */
 #define LAYOUT_PORT_PCI_ADDRESS 0xcf8
 #define LAYOUT_PORT_PCI_DATA	0xcfc

@@ -164,6 +164,8 @@ static void bzimage_enters_by_the_64_bit_protocol(void **state)
 		}
 	}
 	assert_memory_equal(memory_at(&memory, zero->acpi_rsdp_addr, 8), "RSD PTR ", 8);
+	/* ffff:0000 writes 1 to the reset register */
+	assert_memory_equal(memory_at(&memory, 0xffff0, 6), "\xba\x02\x06\xb0\x01\xee", 6);
 	memory_destroy(&memory);
 }
 
