@@ -169,6 +169,8 @@ struct part {
 	void *at;
 	u32 length;
 };
+/* The same without making it available. */
+void prepare_chain(struct queue *q, const struct part *parts, u32 count, u32 readable);
 void add_chain(struct queue *q, const struct part *parts, u32 count, u32 readable);
 enum doorbell { DOORBELL_IO, DOORBELL_MEM, DOORBELL_LEGACY, DOORBELL_WINDOW };
 void ring(struct driver *d, u32 queue, enum doorbell how);

@@ -486,8 +486,7 @@ static void break_ring(struct driver *d, u32 how)
 	struct queue *q = &d->queue[0];
 	const struct part parts[] = { { data, 16 }, { data, SECTOR }, { data, 1 } };
 
-	add_chain(q, parts, 3, 1);
-	q->avail->idx--;
+	prepare_chain(q, parts, 3, 1);
 	switch (how) {
 	case 0: /* a loop */
 		q->desc[2].flags = VRING_DESC_F_NEXT | VRING_DESC_F_WRITE;

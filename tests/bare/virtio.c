@@ -119,7 +119,7 @@ void set_vector(struct driver *d, u32 queue, u16 vector)
 	write16(common(d) + VIRTIO_PCI_COMMON_Q_MSIX, vector);
 }
 
-void add_chain(struct queue *q, const struct part *parts, u32 count, u32 readable)
+void prepare_chain(struct queue *q, const struct part *parts, u32 count, u32 readable)
 {
 	/* Each chain has descriptors of its own: the tests have few in flight. */
 	u16 head = (u16)((q->avail->idx * 8u) % q->size);
@@ -135,6 +135,11 @@ void add_chain(struct queue *q, const struct part *parts, u32 count, u32 readabl
 	}
 	q->avail->ring[q->avail->idx % q->size] = head;
 	barrier();
+}
+
+void add_chain(struct queue *q, const struct part *parts, u32 count, u32 readable)
+{
+	prepare_chain(q, parts, count, readable);
 	q->avail->idx++;
 	barrier();
 }
