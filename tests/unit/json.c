@@ -54,6 +54,9 @@ static void test_shapes(void **state)
 	json_end(&json);
 	json_end(&json);
 	json_end(&json);
+	json_array(&json, "one");
+	json_number(&json, NULL, 9);
+	json_end(&json);
 	json_array(&json, "empty");
 	json_end(&json);
 	json_number(&json, "after", 3);
@@ -61,6 +64,7 @@ static void test_shapes(void **state)
 	assert_string_equal(text_of(&json),
 			    "{\"zero\": 0, \"most\": 18446744073709551615, \"nothing\": null, "
 			    "\"bits\": \"0x8000000000000001\",\"list\": [{},{\"inner\": [1, 2]}],"
+			    "\"one\": [9],"
 			    "\"empty\": [], \"after\": 3}");
 }
 
