@@ -428,6 +428,36 @@ static void queue_pairs_on_reactors_of_their_own(void **state)
 	pairs_as_set(state, 3);
 }
 
+/* Once the command is used a queue out of use has shown its last frame: tried while frames pour in,
+ * as those on other reactors are the ones that could come late. */
+static void retired_pairs_are_silent_at_once(void **state)
+{
+	struct bench *b = up(state, FEATURES | F(MQ), 3, 3);
+
+	for (u32 i = 0; i < 150; i++) {
+		const struct driver_part parts[] = { { CTRL_AT, 4, false },
+						     { CTRL_AT + 4, 1, true } };
+		u8 *bytes = memory_at(&b->machine.memory, CTRL_AT, 5);
+
+		fill_pairs(b);
+		assert_ok(set_pairs(b, 3));
+		send_flows(b, i % 40);
+		bytes[0] = VIRTIO_NET_CTRL_MQ;
+		bytes[1] = VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET;
+		le16_store(bytes + 2, 1);
+		assert_true(driver_add(&b->rings[6], parts, 2) >= 0);
+		driver_kick(&b->rings[6]);
+		send_flows(b, 20);
+		driver_wait_used(&b->rings[6], NULL, NULL);
+		assert_ok(bytes[4]);
+		take_all(b, 1);
+		take_all(b, 2);
+		usleep(1000);
+		assert_int_equal(take_all(b, 1) + take_all(b, 2), 0);
+		take_all(b, 0);
+	}
+}
+
 /* A queue that is out of use keeps what the driver put there. */
 static void idle_pairs_send_nothing(void **state)
 {
@@ -566,6 +596,7 @@ int main(void)
 		BOTH(announcements),
 		BOTH(queue_pairs),
 		BOTH(queue_pairs_on_reactors_of_their_own),
+		BOTH(retired_pairs_are_silent_at_once),
 		BOTH(idle_pairs_send_nothing),
 		BOTH(control_queue_moves),
 		BOTH(steers_around_a_queue_being_reset),
