@@ -1,7 +1,10 @@
 # vmm: `make` builds build/vmm, `make demo` shows it, `make check` tests all of it, `make install` installs it.
 # V=1 shows the commands.
 Q		:= $(if $(V),,@)
-MAKEFLAGS	+= --no-builtin-rules -j$(shell nproc)
+MAKEFLAGS	+= --no-builtin-rules
+ifeq ($(MAKELEVEL),0)
+MAKEFLAGS	+= -j$(shell nproc)
+endif
 SHELL		:= /bin/bash
 CC		?= cc
 ifeq ($(origin CC),default)

@@ -164,13 +164,13 @@ void reset(struct driver *d);
 bool start_modern(struct driver *d, struct function *f, u64 features, u32 queues);
 void start_legacy(struct driver *d, struct function *f, u32 features, u32 queues);
 void set_vector(struct driver *d, u32 queue, u16 vector);
-/* Puts one chain of `count` descriptors (the first `readable` readable) into the queue. */
 struct part {
 	void *at;
 	u32 length;
 };
-/* The same without making it available. */
+/* Puts one chain of `count` descriptors, the first `readable` of them readable, into the queue... */
 void prepare_chain(struct queue *q, const struct part *parts, u32 count, u32 readable);
+/* ...and makes it available. */
 void add_chain(struct queue *q, const struct part *parts, u32 count, u32 readable);
 enum doorbell { DOORBELL_IO, DOORBELL_MEM, DOORBELL_LEGACY, DOORBELL_WINDOW };
 void ring(struct driver *d, u32 queue, enum doorbell how);
