@@ -1,7 +1,5 @@
-/*
- * tsan: --stats from a device of later.h on its reactor: the file is rewritten whole, its numbers
- * are those of the driver; other files get one object after the other, or a line says why not.
- */
+/* tsan: --stats from a device of later.h on its reactor: the file is rewritten whole, its numbers
+ * are those of the driver; other files get one object after the other, or a line says why not. */
 #include "tests/unit/queue-fixture.h"
 #include <fcntl.h>
 #include <stdio.h>
