@@ -85,6 +85,8 @@ static inline void write64(u64 a, u64 v)
 
 /* ---- machine.c ---- */
 
+/* The port as say() needs it, whatever was done to it. */
+void serial_init(void);
 void say(const char *format, ...);
 /* One result line; the test's name is the running one's. */
 extern u32 failures;
@@ -186,5 +188,11 @@ void enter_user(void (*function)(void)) __attribute__((noreturn));
 /* Fills the first block disk with a pattern, many requests in flight, and reads all of it back;
  * ends the machine. */
 void verify(void);
+
+/* ---- hostile.c ---- */
+
+/* So many steps of nonsense at every device, the same for the same seed; ends the machine: 77 if
+ * the devices work afterwards. */
+void hostile(u64 seed, u64 steps) __attribute__((noreturn));
 
 #endif

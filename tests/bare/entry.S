@@ -102,7 +102,7 @@ common:
 	pushq %r10
 	pushq %r11
 	movq 72(%rsp), %rdi
-	movq 80(%rsp), %rsi
+	leaq 80(%rsp), %rsi
 	call interrupt
 	popq %r11
 	popq %r10

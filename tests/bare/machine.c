@@ -15,7 +15,7 @@ struct gate {
 };
 
 extern u8 stubs[256][16];
-void interrupt(u64 vector, u64 rip);
+void interrupt(u64 vector, const u64 *frame);
 
 static struct gate idt[256] __attribute__((aligned(16)));
 volatile u32 interrupts[256];
@@ -39,6 +39,13 @@ void *memcpy(void *to, const void *from, size_t n)
 
 	__asm__ volatile("rep movsb" : "+D"(p), "+S"(from), "+c"(n)::"memory");
 	return to;
+}
+
+void serial_init(void)
+{
+	out8(COM1 + 3, 3); /* eight bits, no divisor latch */
+	out8(COM1 + 1, 0);
+	out8(COM1 + 4, 0); /* no loop */
 }
 
 static void put(char c)
@@ -128,10 +135,16 @@ void *allocate(u64 size, u64 align)
 	return memset((void *)at, 0, size);
 }
 
-void interrupt(u64 vector, u64 rip)
+/* frame: what the CPU pushed, for some exceptions an error code before the instruction's address.
+ */
+void interrupt(u64 vector, const u64 *frame)
 {
 	if (vector < 32) {
-		say("not ok %s: exception %u at 0x%x\n", running ? running : "start", vector, rip);
+		bool error = BIT(vector) & 0x27d00;
+
+		serial_init();
+		say("not ok %s: exception %u at 0x%x\n", running ? running : "start", vector,
+		    frame[error]);
 		machine_end(1);
 	}
 	interrupts[vector]++;

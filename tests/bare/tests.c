@@ -597,8 +597,8 @@ static void test_rng(void)
 	reset(&d);
 }
 
-/* Does the command line hold this word? */
-static bool asked(u32 start_info, const char *word)
+/* What follows this word on the command line; NULL if it is not there. */
+static const char *asked(u32 start_info, const char *word)
 {
 	const char *line = start_info ? (const char *)read64(start_info + 24) : NULL;
 
@@ -608,9 +608,19 @@ static bool asked(u32 start_info, const char *word)
 		while (word[i] && line[i] == word[i])
 			i++;
 		if (!word[i])
-			return true;
+			return line + i;
 	}
-	return false;
+	return NULL;
+}
+
+static u64 asked_number(u32 start_info, const char *word)
+{
+	const char *at = asked(start_info, word);
+	u64 n = 0;
+
+	while (at && *at >= '0' && *at <= '9')
+		n = n * 10 + (u64)(*at++ - '0');
+	return n;
 }
 
 void guest_main(u32 start_info);
@@ -622,6 +632,8 @@ void guest_main(u32 start_info)
 	machine_init();
 	if (asked(start_info, "verify"))
 		enter_user(verify);
+	if (asked(start_info, "hostile"))
+		hostile(asked_number(start_info, "seed="), asked_number(start_info, "steps="));
 	data = allocate(65536, 4096);
 	test_nobody_there();
 	test_config_space();
