@@ -3,6 +3,7 @@
  * the caller's stack and leaves in one write(2).
  */
 #include <errno.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -14,7 +15,12 @@
 /* Not more than PIPE_BUF, so that lines stay whole in a pipe that several threads write to. */
 #define LINE_SIZE 4096
 
+/* How long whoever reads may take to make room for a line. */
+#define PATIENCE_MS 1000
+
 static atomic_bool terminal_raw;
+static atomic_bool stuck;      /* the last line found no room */
+static _Atomic u32 lost_lines; /* since the last one that went out */
 
 /* The length of the printable UTF-8 character at s (RFC 3629), 0 if there is none: a control
  * character (C0, DEL, C1) or a byte that is no text. */
@@ -51,15 +57,44 @@ static void clean(char *text, size_t length)
 	}
 }
 
+/*
+ * Somebody who has stopped reading (a pager, a shell that sleeps) must not stop the machine, nor
+ * keep it from ending: a line that finds no room in time is lost, and those after it are not waited
+ * for. Between this look and the write another thread may take the room; a page of it is enough for
+ * many lines.
+ */
+static bool has_room(void)
+{
+	struct pollfd fd = { .fd = STDERR_FILENO, .events = POLLOUT };
+	bool waited_before = atomic_load_explicit(&stuck, memory_order_relaxed);
+	int n;
+
+	while ((n = poll(&fd, 1, waited_before ? 0 : PATIENCE_MS)) < 0 && errno == EINTR)
+		;
+	atomic_store_explicit(&stuck, n == 0, memory_order_relaxed);
+	if (n == 0)
+		atomic_fetch_add_explicit(&lost_lines, 1, memory_order_relaxed);
+	return n != 0;
+}
+
 static __attribute__((format(printf, 2, 0))) void put_line(u32 dropped, const char *fmt, va_list ap)
 {
-	char line[LINE_SIZE], tail[64] = "";
+	char line[LINE_SIZE], tail[96] = "";
 	int saved_errno = errno, n;
 	size_t prefix = strlen("vmm: "), length, room, end;
 	bool raw = atomic_load_explicit(&terminal_raw, memory_order_relaxed);
+	u32 lost;
 
+	if (!has_room()) {
+		errno = saved_errno;
+		return;
+	}
+	lost = atomic_exchange_explicit(&lost_lines, 0, memory_order_relaxed);
 	if (dropped)
 		snprintf(tail, sizeof(tail), " (and %u more like this)", dropped);
+	if (lost)
+		snprintf(tail + strlen(tail), sizeof(tail) - strlen(tail),
+			 " (%u lines before this one are lost: nobody read them)", lost);
 	end = strlen(tail) + (raw ? 2 : 1);
 	memcpy(line, "vmm: ", prefix);
 	room = sizeof(line) - prefix - end;

@@ -2,6 +2,7 @@
  * Log lines: one write each, nothing in them that could steer a terminal, rate limits.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -102,6 +103,46 @@ static void test_limit(void **state)
 				      "vmm: line 5 (and 4 more like this)\nvmm: other\n");
 }
 
+/* A pipe that nobody reads: lines are lost, counted, and nobody waits for ever. */
+static void test_full_pipe(void **state)
+{
+	static char many[65536];
+	int ends[2], keep = dup(STDERR_FILENO), flags;
+	ssize_t n;
+
+	(void)state;
+	assert_int_equal(pipe(ends), 0);
+	flags = fcntl(ends[1], F_GETFL);
+	fcntl(ends[1], F_SETFL, flags | O_NONBLOCK);
+	while (write(ends[1], many, sizeof(many)) > 0)
+		;
+	while (write(ends[1], many, 1) > 0)
+		;
+	fcntl(ends[1], F_SETFL, flags);
+	dup2(ends[1], STDERR_FILENO);
+	errno = ENOSPC;
+	log_line("one");
+	log_line("two");
+	log_line("three");
+	dup2(keep, STDERR_FILENO);
+	assert_int_equal(errno, ENOSPC);
+	fcntl(ends[0], F_SETFL, O_NONBLOCK);
+	while (read(ends[0], many, sizeof(many)) > 0)
+		;
+	dup2(ends[1], STDERR_FILENO);
+	log_line("four");
+	log_line("five");
+	dup2(keep, STDERR_FILENO);
+	n = read(ends[0], text, sizeof(text) - 1);
+	assert_true(n > 0);
+	text[n] = 0;
+	assert_string_equal(text, "vmm: four (3 lines before this one are lost: nobody read them)\n"
+				  "vmm: five\n");
+	close(ends[0]);
+	close(ends[1]);
+	close(keep);
+}
+
 static struct log_limit shared_limit;
 
 static void *speak(void *arg)
@@ -141,7 +182,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_clean),	cmocka_unit_test(test_long),
 		cmocka_unit_test(test_errno),	cmocka_unit_test(test_limit),
-		cmocka_unit_test(test_threads),
+		cmocka_unit_test(test_threads), cmocka_unit_test(test_full_pipe),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
