@@ -189,6 +189,14 @@ void enter_user(void (*function)(void)) __attribute__((noreturn));
  * ends the machine. */
 void verify(void);
 
+/* ---- endless.c: guests that only the host ends ---- */
+
+void spin(void) __attribute__((noreturn)); /* interrupts off */
+void idle(void) __attribute__((noreturn)); /* halted, interrupts on */
+void print(void) __attribute__((noreturn));
+/* Writes the first block disk over and over; tells when the status changes. */
+void write_on(void) __attribute__((noreturn));
+
 /* ---- hostile.c ---- */
 
 /* So many steps of nonsense at every device, the same for the same seed; ends the machine: 77 if

@@ -446,8 +446,6 @@ void hostile(u64 seed, u64 steps)
 	begin("hostile driver: the machine stands, and its devices work afterwards");
 	state = seed;
 	line_handler = silence;
-	out8(0x21, 0xff); /* the old interrupt controllers would send vectors of exceptions */
-	out8(0xa1, 0xff);
 	collect();
 	EXPECT(victim_count >= 2);
 	for (u64 step = 0; step < steps && victim_count; step++) {

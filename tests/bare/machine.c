@@ -189,6 +189,8 @@ void machine_init(void)
 					(u32)(stub >> 32), 0 };
 	}
 	__asm__ volatile("lidt %0" ::"m"(pointer));
+	out8(0x21, 0xff); /* the old interrupt controllers would send vectors of exceptions */
+	out8(0xa1, 0xff);
 	write32(LAPIC + 0xf0, 0x100 | SPURIOUS);
 	__asm__ volatile("sti");
 }

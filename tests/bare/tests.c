@@ -632,6 +632,14 @@ void guest_main(u32 start_info)
 	machine_init();
 	if (asked(start_info, "verify"))
 		enter_user(verify);
+	if (asked(start_info, "spin"))
+		spin();
+	if (asked(start_info, "idle"))
+		idle();
+	if (asked(start_info, "print"))
+		print();
+	if (asked(start_info, "write-on"))
+		write_on();
 	if (asked(start_info, "hostile"))
 		hostile(asked_number(start_info, "seed="), asked_number(start_info, "steps="));
 	data = allocate(65536, 4096);
