@@ -148,6 +148,7 @@ static void test_discard(void **state)
 	(void)state;
 	if (!f->disk.can_discard) {
 		down(f);
+		print_message("the file system of /tmp cannot do it\n");
 		skip();
 	}
 	assert_true(virtio_has(f->device, F_DISCARD));
@@ -225,6 +226,7 @@ static void test_write_zeroes(void **state)
 	(void)state;
 	if (!f->disk.can_zero) {
 		down(f);
+		print_message("the file system of /tmp cannot do it\n");
 		skip();
 	}
 	dirty(f);
