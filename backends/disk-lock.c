@@ -3,6 +3,10 @@
  * puts its own, so that either program keeps the other out. Byte 100 + n, locked shared, means "I
  * do n"; byte 200 + n means "nobody else may do n". Who holds a byte is found with F_OFD_GETLK, by
  * which process in /proc: such locks have no owner but the open file. Main thread.
+ *
+ * A VM that was killed may hold its image a moment longer than it lives: its rings have files of
+ * their own, and the kernel takes rings apart at its leisure. So locks that no process has are
+ * waited for.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -10,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #include "vm/log.h"
 #include "backends/disk-lock.h"
@@ -20,6 +25,8 @@
 #define ACT_WRITE    BIT(1)
 #define ACT_RESIZE   BIT(3)
 #define ACTS	     4
+#define WAIT_STEPS   50
+#define WAIT_STEP_NS 20000000
 
 struct holder {
 	int pid; /* 0: nobody found */
@@ -141,20 +148,34 @@ static void find_holder(int fd, struct holder *holder)
 	fclose(file);
 }
 
-static void log_conflict(int fd, const char *path, bool readonly)
+/* Waits for locks that no process has, which those of other users and containers look like too. */
+static int lock_patiently(int fd, unsigned int does, unsigned int forbids, struct holder *holder)
 {
-	struct holder holder;
+	const struct timespec step = { .tv_nsec = WAIT_STEP_NS };
+	int r = lock_acts(fd, does, forbids);
+
+	for (int n = 0; r == -EBUSY && n < WAIT_STEPS; n++) {
+		find_holder(fd, holder);
+		if (holder->locks)
+			break;
+		nanosleep(&step, NULL);
+		r = lock_acts(fd, does, forbids);
+	}
+	return r;
+}
+
+static void log_conflict(const char *path, bool readonly, const struct holder *holder)
+{
 	char who[80] = "another process (of another user, or of a container)";
 
-	find_holder(fd, &holder);
-	if (holder.pid == getpid()) {
+	if (holder->pid == getpid()) {
 		log_line("%s: it is given twice, and two disks would overwrite each other; give it "
 			 "once, or both times with `,ro`",
 			 path);
 		return;
 	}
-	if (holder.pid)
-		snprintf(who, sizeof(who), "%s (pid %d)", holder.command, holder.pid);
+	if (holder->pid)
+		snprintf(who, sizeof(who), "%s (pid %d)", holder->command, holder->pid);
 	if (readonly)
 		log_line(
 			"%s: %s has it open for writing, so it would change underneath its reader; "
@@ -169,10 +190,11 @@ static void log_conflict(int fd, const char *path, bool readonly)
 int disk_lock(int fd, const char *path, bool readonly)
 {
 	unsigned int does = readonly ? ACT_READ : ACT_READ | ACT_WRITE;
-	int r = lock_acts(fd, does, ACT_WRITE | ACT_RESIZE);
+	struct holder holder = { 0 };
+	int r = lock_patiently(fd, does, ACT_WRITE | ACT_RESIZE, &holder);
 
 	if (r == -EBUSY) {
-		log_conflict(fd, path, readonly);
+		log_conflict(path, readonly, &holder);
 		return r;
 	}
 	if (r < 0)

@@ -12,11 +12,14 @@
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 #include "vm/log.h"
 #include "backends/tap.h"
 
-#define TUN_DEVICE "/dev/net/tun"
+#define TUN_DEVICE   "/dev/net/tun"
+#define WAIT_STEPS   50
+#define WAIT_STEP_NS 20000000
 
 _Static_assert(sizeof(((struct tap *)0)->name) == IFNAMSIZ, "a tap's name is an interface's");
 
@@ -261,15 +264,30 @@ static u32 interface_mtu(int sock, const char *name)
 	return ioctl(sock, SIOCGIFMTU, &request) < 0 ? 1500 : (u32)request.ifr_mtu;
 }
 
+/* Does somebody hold the tap? A VM that was killed does so a moment longer than it lives, until the
+ * kernel has taken its rings apart. */
+static bool is_held(int sock, const char *name, struct interface *interface)
+{
+	const struct timespec step = { .tv_nsec = WAIT_STEP_NS };
+
+	for (int n = 0;; n++) {
+		interface_look(sock, name, interface);
+		if (interface->kind != KIND_TAP || !interface->carrier)
+			return false;
+		if (n == WAIT_STEPS)
+			return true;
+		nanosleep(&step, NULL);
+	}
+}
+
 static int attach(struct tap *tap, const struct tap_config *config, int sock)
 {
 	struct interface interface;
 	int error;
 
-	interface_look(sock, tap->name, &interface);
 	/* A multi-queue tap lets any number of processes in, and shares frames out among them, so
 	 * this has to be asked beforehand. */
-	if (interface.kind == KIND_TAP && interface.carrier)
+	if (is_held(sock, tap->name, &interface))
 		return log_busy(tap->name);
 	error = attach_first(tap, config, &interface);
 	if (error)

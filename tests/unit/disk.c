@@ -9,9 +9,11 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -531,6 +533,46 @@ static void test_holder_is_named(void **state)
 	close(ready[1]);
 }
 
+static int ghost_socket; /* its queue holds an open file, and no process does */
+
+static void *bury_ghost(void *arg)
+{
+	usleep(100000);
+	close(ghost_socket);
+	return arg;
+}
+
+/* A lock whose process is gone, but not yet its file: waited for. */
+static void test_ghost_is_waited_for(void **state)
+{
+	const char *path = make_image("ghost", MIB(1));
+	char control[CMSG_SPACE(sizeof(int))] = { 0 }, byte = 0;
+	struct iovec iov = { &byte, 1 };
+	struct msghdr message = { .msg_iov = &iov,
+				  .msg_iovlen = 1,
+				  .msg_control = control,
+				  .msg_controllen = sizeof(control) };
+	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+	int sockets[2];
+	pthread_t thread;
+	struct disk disk;
+
+	(void)state;
+	assert_int_equal(try(&disk, path, false, false), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_DGRAM, 0, sockets), 0);
+	*header = (struct cmsghdr){ CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS };
+	memcpy(CMSG_DATA(header), &disk.fd, sizeof(int));
+	assert_int_equal(sendmsg(sockets[0], &message, 0), 1);
+	close(sockets[0]);
+	disk_close(&disk);
+	ghost_socket = sockets[1];
+	assert_int_equal(pthread_create(&thread, NULL, bury_ghost, NULL), 0);
+	assert_int_equal(try(&disk, path, false, false), 0);
+	assert_string_equal(said, "");
+	pthread_join(thread, NULL);
+	disk_close(&disk);
+}
+
 /* QEMU keeps us out, and we keep QEMU out. */
 static void test_qemu(void **state)
 {
@@ -616,6 +658,7 @@ int main(void)
 		cmocka_unit_test(test_advice),
 		cmocka_unit_test(test_one_writer_or_many_readers),
 		cmocka_unit_test(test_holder_is_named),
+		cmocka_unit_test(test_ghost_is_waited_for),
 		cmocka_unit_test(test_qemu),
 	};
 
