@@ -249,6 +249,8 @@ static void bench(void)
 	offered = device_features(&d) &
 		  (1ull << VIRTIO_RING_F_EVENT_IDX | 1ull << VIRTIO_RING_F_INDIRECT_DESC);
 	features |= offered;
+	/* or every write would have to be stable before it completes */
+	features |= device_features(&d) & 1ull << VIRTIO_BLK_F_FLUSH;
 	event_index = offered >> VIRTIO_RING_F_EVENT_IDX & 1;
 	indirect = offered >> VIRTIO_RING_F_INDIRECT_DESC & 1;
 	depth = (u32)number("qd", 1);
@@ -277,11 +279,11 @@ static void bench(void)
 	sleep_ms(number("settle", 0));
 	done = run(q, read64(f.bar[f.config.bar] + f.config.offset) / (bytes / 512),
 		   number("ms", 1000), &elapsed, &errors);
-	sleep_ms(number("settle", 0));
 	for (u32 i = 0; i < BUCKETS; i++)
 		sum += histogram[i];
 	say("RESULT ios=%u us=%u kicks=%u errors=%u p50_ns=%u p99_ns=%u\n", done, elapsed, kicks,
 	    errors, percentile(sum, 50), percentile(sum, 99));
+	sleep_ms(number("settle", 0));
 	machine_end(errors ? 1 : 77);
 }
 
