@@ -428,11 +428,12 @@ static void write_stats(const struct machine *m, bool end)
 		stats_log_guest(&sources);
 }
 
-static volatile sig_atomic_t final_status;
+static volatile sig_atomic_t final_status = STATUS_SIGNAL + SIGALRM; /* from outside, until then */
 
 static void give_up(int signal_number)
 {
 	(void)signal_number;
+	terminal_restore();
 	_exit(final_status);
 }
 
@@ -472,8 +473,7 @@ static void on_signal(struct machine *m, struct wait *w)
 			if (m->stats.fd >= 0)
 				write_stats(m, false);
 			else
-				log_line("SIGUSR1: there is no file for statistics; start with "
-					 "--stats FILE");
+				log_line("SIGUSR1: nowhere to write; start with --stats FILE");
 		} else if (w->signal) {
 			end_request(&m->end, END_SIGNAL, info.ssi_signo);
 		} else {
@@ -580,39 +580,12 @@ static enum end_reason run(struct machine *m, u32 *value)
 	}
 }
 
-/* Ends that are no news get no line. */
-static void report(enum end_reason reason, u32 value)
-{
-	switch (reason) {
-	case END_PANIC:
-		log_line("the guest kernel panicked; status %d", end_status(reason, value));
-		break;
-	case END_TRIPLE_FAULT:
-		log_line("triple fault on vCPU %u: the guest crashed too early to say why; status "
-			 "%d",
-			 value, end_status(reason, value));
-		break;
-	case END_TIMEOUT:
-		log_line("timeout after %u seconds; an NMI was sent first; status %d", value,
-			 end_status(reason, value));
-		break;
-	case END_RESET:
-		log_line("the guest asked for a reset; status %d", end_status(reason, value));
-		break;
-	case END_SIGNAL:
-		log_line("ended by a signal before the guest powered off; status %d",
-			 end_status(reason, value));
-		break;
-	default:
-		break;
-	}
-}
-
-/* Signals come as descriptors; threads made later inherit the mask. */
+/* Signals come as descriptors; threads made later inherit the mask. -1 after a log line. */
 static int catch_signals(void)
 {
 	static const int caught[] = { SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGCONT, SIGUSR1 };
 	sigset_t set;
+	int fd;
 
 	sigemptyset(&set);
 	for (u32 i = 0; i < ARRAY_SIZE(caught); i++)
@@ -620,7 +593,12 @@ static int catch_signals(void)
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGALRM, give_up);
 	sigprocmask(SIG_BLOCK, &set, NULL);
-	return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+	fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+	if (fd < 0)
+		log_line(
+			"signals cannot be received: %s; raise the limit on open files (ulimit -n)",
+			strerror(errno));
+	return fd;
 }
 
 static void raise_file_limit(void)
@@ -648,11 +626,11 @@ static int run_machine(const struct config *config, const struct milestones *mil
 	m->kvm.fd = m->kvm.vm = -1;
 	raise_file_limit();
 	m->signals = catch_signals();
-	if (!make_machine(m) && !close_sandbox_and_start(m)) {
+	if (m->signals >= 0 && !make_machine(m) && !close_sandbox_and_start(m)) {
 		reason = run(m, &value);
 		terminal_restore();
 		write_stats(m, true);
-		report(reason, value);
+		end_report(reason, value);
 		status = end_status(reason, value);
 		let_go(m, status);
 	}

@@ -16,7 +16,9 @@
 
 #define BATCH_NS    2000000ull /* how long output may collect */
 #define OUTPUT_SIZE 16384
-#define INPUT_SIZE  4096
+#define INPUT_SIZE  65536 /* read ahead of a guest that does not, so that its user can still quit \
+			   */
+#define INPUT_READ 4096	  /* at once; more than the terminal ever holds back */
 
 struct console {
 	struct terminal *terminal;
@@ -106,18 +108,36 @@ static void pump_output(struct console *c)
 	}
 }
 
-/* Gives the port what was read, reads again only when it took all. */
-static enum terminal_command pump_input(struct console *c, bool readable)
+static bool has_input_room(const struct console *c)
+{
+	return INPUT_SIZE - (c->input_end - c->input_start) >= INPUT_READ;
+}
+
+/* Reads on as long as there is room, whether or not the port takes it: a command may stand behind.
+ */
+static enum terminal_command read_ahead(struct console *c)
 {
 	enum terminal_command command = TERMINAL_NONE;
 	int n;
 
-	if (c->input_start == c->input_end && readable) {
-		n = terminal_read(c->terminal, c->input, sizeof(c->input), &command);
+	if (INPUT_SIZE - c->input_end < INPUT_READ || c->input_start == c->input_end) {
+		memmove(c->input, c->input + c->input_start, c->input_end - c->input_start);
+		c->input_end -= c->input_start;
 		c->input_start = 0;
-		c->input_end = n > 0 ? (size_t)n : 0;
-		c->more = command != TERMINAL_NONE;
 	}
+	n = terminal_read(c->terminal, c->input + c->input_end, INPUT_READ, &command);
+	c->input_end += n > 0 ? (size_t)n : 0;
+	c->more = command != TERMINAL_NONE;
+	return command;
+}
+
+/* Gives the port what was read. */
+static enum terminal_command pump_input(struct console *c, bool readable)
+{
+	enum terminal_command command = TERMINAL_NONE;
+
+	if (readable && has_input_room(c))
+		command = read_ahead(c);
 	c->refused = false;
 	if (c->input_start != c->input_end) {
 		c->input_start += uart_input(c->uart, c->input + c->input_start,
@@ -131,7 +151,7 @@ static enum terminal_command pump_input(struct console *c, bool readable)
 
 void console_prepare(struct console *c, struct pollfd *fds, u64 *deadline)
 {
-	int input = c->refused ? -1 : terminal_input_fd(c->terminal);
+	int input = has_input_room(c) ? terminal_input_fd(c->terminal) : -1;
 
 	fds[0] = (struct pollfd){ .fd = c->wake_fd, .events = POLLIN };
 	fds[1] = (struct pollfd){ .fd = input, .events = POLLIN };
@@ -139,7 +159,7 @@ void console_prepare(struct console *c, struct pollfd *fds, u64 *deadline)
 				  .events = POLLOUT };
 	if (c->output_due && !c->blocked && c->output_due < *deadline)
 		*deadline = c->output_due;
-	if (c->more && !c->refused)
+	if (c->more && has_input_room(c))
 		*deadline = 0;
 }
 

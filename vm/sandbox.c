@@ -412,6 +412,8 @@ int sandbox_enter(enum sandbox_thread kind)
 	if (!syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filters[kind]))
 		return 0;
 	error = -errno;
+	if (violation_hook)
+		violation_hook();
 	log_line("sandbox: %s threads cannot close their filter: %s; --no-sandbox runs without",
 		 kind_names[kind], strerror(-error));
 	return error;
