@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "vm/end.h"
+#include "vm/log.h"
 
 /*
  * How the guest stops gives way to what befell it, that to what the world outside decided
@@ -102,4 +103,31 @@ int end_status(enum end_reason reason, u32 value)
 		return STATUS_HOST_ERROR;
 	}
 	return STATUS_HOST_ERROR;
+}
+
+void end_report(enum end_reason reason, u32 value)
+{
+	switch (reason) {
+	case END_PANIC:
+		log_line("the guest kernel panicked; status %d", end_status(reason, value));
+		break;
+	case END_TRIPLE_FAULT:
+		log_line("triple fault on vCPU %u: the guest crashed too early to say why; status "
+			 "%d",
+			 value, end_status(reason, value));
+		break;
+	case END_TIMEOUT:
+		log_line("timeout after %u seconds; an NMI was sent first; status %d", value,
+			 end_status(reason, value));
+		break;
+	case END_RESET:
+		log_line("the guest asked for a reset; status %d", end_status(reason, value));
+		break;
+	case END_SIGNAL:
+		log_line("ended by a signal before the guest powered off; status %d",
+			 end_status(reason, value));
+		break;
+	default:
+		break;
+	}
 }

@@ -59,4 +59,7 @@ void end_clear(struct end *end);
 /* The process's exit status for a reason. Pure. */
 int end_status(enum end_reason reason, u32 value);
 
+/* Says in one log line how the run ended, where that is news. Any thread. */
+void end_report(enum end_reason reason, u32 value);
+
 #endif
