@@ -16,9 +16,10 @@
 
 #define BATCH_NS    2000000ull /* how long output may collect */
 #define OUTPUT_SIZE 16384
-#define INPUT_SIZE  65536 /* read ahead of a guest that does not, so that its user can still quit \
-			   */
-#define INPUT_READ 4096	  /* at once; more than the terminal ever holds back */
+/* Read ahead of a guest that does not read, so that its user can still quit... */
+#define INPUT_SIZE 65536
+/* ...in pieces larger than what the terminal may hold back. */
+#define INPUT_READ 4096
 
 struct console {
 	struct terminal *terminal;
