@@ -44,6 +44,8 @@
 #define FLUSH_MS	   2000
 #define LET_GO_SECONDS	   5
 #define NEVER		   (~0ull)
+/* What helps against -EMFILE, the likeliest error of what needs no more than a descriptor. */
+#define MORE_FILES "allow more open files (ulimit -n)"
 
 struct machine {
 	const struct config *config;
@@ -172,34 +174,42 @@ static int open_kernel(struct machine *m)
 	return ret;
 }
 
-static int make_platform(struct machine *m)
+static int make_fixed_devices(struct machine *m)
 {
-	struct pci_host_config pci = { .any_length_doorbells = m->kvm.ioeventfd_any_length };
-	int ret = bus_create(&m->bus, &m->kvm);
+	int ret = console_create(&m->console, m->terminal);
 
 	if (!ret)
-		ret = irq_create(&m->irq, &m->kvm);
-	pci.bus = m->bus;
-	pci.irq = m->irq;
-	window64(m, &pci.window64_start, &pci.window64_size);
-	if (!ret)
-		ret = console_create(&m->console, m->terminal);
-	if (!ret)
 		ret = uart_create(&m->uart, m->bus, m->irq, console_wake, m->console);
-	if (ret)
-		return ret;
-	console_attach(m->console, m->uart);
-	ret = rtc_create(&m->rtc, m->bus);
+	if (!ret)
+		console_attach(m->console, m->uart);
+	if (!ret)
+		ret = rtc_create(&m->rtc, m->bus);
 	if (!ret)
 		ret = acpi_pm_create(&m->pm, m->bus, m->irq, &m->end);
 	if (!ret)
 		ret = pvpanic_create(m->bus, &m->end);
 	if (!ret)
 		ret = debug_exit_create(m->bus, &m->end);
+	return ret ? ret : control_b_create(m->bus);
+}
+
+static int make_platform(struct machine *m)
+{
+	struct pci_host_config pci = { .any_length_doorbells = m->kvm.ioeventfd_any_length };
+	int ret = irq_create(&m->irq, &m->kvm);
+
+	if (ret)
+		return ret; /* it has said why */
+	ret = bus_create(&m->bus, &m->kvm);
 	if (!ret)
-		ret = control_b_create(m->bus);
+		ret = make_fixed_devices(m);
+	pci.bus = m->bus;
+	pci.irq = m->irq;
+	window64(m, &pci.window64_start, &pci.window64_size);
 	if (!ret)
 		ret = pci_host_create(&m->pci, &pci);
+	if (ret)
+		log_line("fixed devices: %s; " MORE_FILES, strerror(-ret));
 	return ret;
 }
 
@@ -344,6 +354,8 @@ static int make_machine(struct machine *m)
 	const struct config *config = m->config;
 	int ret = end_init(&m->end);
 
+	if (ret)
+		log_line("start: %s; " MORE_FILES, strerror(-ret));
 	if (!ret)
 		ret = open_backends(m);
 	milestones_mark(&m->milestones, "backends open");
@@ -618,8 +630,10 @@ static int run_machine(const struct config *config, const struct milestones *mil
 	enum end_reason reason;
 	u32 value = 0;
 
-	if (!m)
+	if (!m) {
+		log_line("start: out of memory; free some");
 		return status;
+	}
 	m->config = config;
 	m->milestones = *milestones;
 	m->start = ticks_look();
