@@ -170,7 +170,8 @@ struct part {
 	void *at;
 	u32 length;
 };
-/* Puts one chain of `count` descriptors, the first `readable` of them readable, into the queue... */
+/* Puts one chain of `count` descriptors, the first `readable` of them readable, into the queue...
+ */
 void prepare_chain(struct queue *q, const struct part *parts, u32 count, u32 readable);
 /* ...and makes it available. */
 void add_chain(struct queue *q, const struct part *parts, u32 count, u32 readable);
@@ -191,6 +192,7 @@ void verify(void);
 
 /* ---- endless.c: guests that only the host ends ---- */
 
+void run_nowhere(void);
 void spin(void) __attribute__((noreturn)); /* interrupts off */
 void idle(void) __attribute__((noreturn)); /* halted, interrupts on */
 void print(void) __attribute__((noreturn));

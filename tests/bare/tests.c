@@ -632,6 +632,8 @@ void guest_main(u32 start_info)
 	machine_init();
 	if (asked(start_info, "verify"))
 		enter_user(verify);
+	if (asked(start_info, "nowhere"))
+		run_nowhere();
 	if (asked(start_info, "spin"))
 		spin();
 	if (asked(start_info, "idle"))
