@@ -13,6 +13,8 @@
 #include "vm/log.h"
 
 #define MAX_FILE KIB(256)
+/* Some editors put it before UTF-8 text. */
+#define BYTE_ORDER_MARK "\xef\xbb\xbf"
 
 /* One option as it stood among the flags. */
 struct given {
@@ -278,6 +280,8 @@ static int parse_file(struct config *config, const char *path)
 	if (err)
 		return err;
 	cursor = text;
+	if (!strncmp(cursor, BYTE_ORDER_MARK, strlen(BYTE_ORDER_MARK)))
+		cursor += strlen(BYTE_ORDER_MARK);
 	while (!err && (line = strsep(&cursor, "\n"))) {
 		parser.line++;
 		line = trim(line);

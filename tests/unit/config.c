@@ -404,6 +404,9 @@ static void test_file(void **state)
 	assert_string_equal(config.disks[0].path, "a");
 	assert_string_equal(config.disks[2].path, "c");
 	config_free(&config);
+	accept("--config", file("\xef\xbb\xbfkernel = k\n")); /* a byte order mark */
+	assert_string_equal(config.kernel, "k");
+	config_free(&config);
 	refuse("given twice", "--config", file(text), "--disk", "b");
 	refuse("line 3: kernal|did you mean kernel", "--config", file("\n\nkernal = x\n"));
 	refuse("line 1: --kernel|did you mean kernel", "--config", file("--kernel = x\n"));
