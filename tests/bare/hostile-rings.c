@@ -72,7 +72,8 @@ static u32 length(void)
 
 static bool is_table(u64 at)
 {
-	return at >= TABLES && at <= LEGACY + LEGACY_SIZE - 16;
+	return (at >= TABLES && at <= TABLES + TABLES_SIZE - 16) ||
+	       (at >= LEGACY && at <= LEGACY + LEGACY_SIZE - 16);
 }
 
 static void put_descriptor(u64 at, u32 next_one, u32 type, bool readable, bool first, bool last)
@@ -267,6 +268,8 @@ void attack_rings(struct victim *v)
 
 void prepare_tables(void)
 {
-	for (u64 at = TABLES; at < LEGACY + LEGACY_SIZE; at += 16)
-		write64(at, ARENA);
+	for (u64 at = 0; at < TABLES_SIZE; at += 16)
+		write64(TABLES + at, ARENA);
+	for (u64 at = 0; at < LEGACY_SIZE; at += 16)
+		write64(LEGACY + at, ARENA);
 }

@@ -122,7 +122,7 @@ static u8 spare_legacy(u64 offset, u8 byte)
 	if (offset == VIRTIO_PCI_QUEUE_PFN)
 		return byte & 0xf0;
 	if (offset == VIRTIO_PCI_QUEUE_PFN + 1)
-		return 0x70 | (byte & 7);
+		return 0x70 | (byte & 1);
 	if (offset == VIRTIO_PCI_QUEUE_PFN + 2 || offset == VIRTIO_PCI_QUEUE_PFN + 3)
 		return byte & 7 ? 0 : byte;
 	return byte;

@@ -12,11 +12,11 @@
 /* ...and what they read as descriptors is the driver's own lies, never what a device has written:
  * that might be an address in the guest. */
 #define TABLES	    0x6000000ull
-#define TABLES_SIZE 0x1000000ull
+#define TABLES_SIZE 0x400000ull
 /* Legacy rings are in one piece, so each has a place for itself. */
 #define LEGACY	    0x7000000ull
 #define LEGACY_STEP 0x10000ull
-#define LEGACY_SIZE 0x800000ull
+#define LEGACY_SIZE 0x200000ull
 
 #define COMMAND (PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER)
 
