@@ -257,7 +257,10 @@ static void renew_run(struct reactor_message *message)
 	struct net_pair *pair = container_of(message, struct net_pair, renew);
 
 	atomic_store(&pair->renewing, false);
-	net_pair_refresh(pair);
+	/* A reset may have come before us. Then the next driver may be starting the device now, and
+	 * its queues renew the copy when they start. */
+	if (virtio_queue_running(pair->rx.queue) || virtio_queue_running(pair->tx.queue))
+		net_pair_refresh(pair);
 }
 
 /* ---- the queues' life ---- */

@@ -129,6 +129,27 @@ static void drops_segments_of_the_other_version(void **state)
 	assert_int_equal(bench_counts(b).rx_frames, 1);
 }
 
+/* A legacy driver's new address goes to the reactors by messages. One that comes when that driver
+ * is gone leaves alone what the next one's start sets up: the thread sanitizer watches. */
+static void renews_nothing_after_a_reset(void **state)
+{
+	struct bench *b = bench_up(&(struct bench_options){ .idle = true });
+
+	(void)state;
+	for (u32 i = 0; i < 500; i++) {
+		driver_status(b->device, VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER,
+			      true);
+		pthread_mutex_lock(&b->device->lock);
+		virtio_features_write(b->device, 0, i & 1 ? (u32)F(MRG_RXBUF) : 0, true);
+		pthread_mutex_unlock(&b->device->lock);
+		driver_status(b->device, 7, true); /* without a queue */
+		pthread_mutex_lock(&b->device->lock);
+		virtio_config_write(b->device, 5, 1, i);
+		pthread_mutex_unlock(&b->device->lock);
+		driver_reset(b->device);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -136,6 +157,7 @@ int main(void)
 		cmocka_unit_test_teardown(mtu_stays, bench_down),
 		cmocka_unit_test_teardown(writes_only_what_is_writable, bench_down),
 		cmocka_unit_test_teardown(drops_segments_of_the_other_version, bench_down),
+		cmocka_unit_test_teardown(renews_nothing_after_a_reset, bench_down),
 	};
 
 	netns_enter();
