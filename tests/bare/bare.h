@@ -98,6 +98,14 @@ void expect_equal(const char *what, u64 got, u64 wanted);
 void finish(void); /* prints the running test's line */
 void machine_init(void);
 void machine_end(u8 status) __attribute__((noreturn));
+/* Has the CPU with APIC id 1 run the function, interrupts off; does not wait for it. */
+void start_second_cpu(void (*function)(void));
+u32 this_cpu(void); /* its APIC id */
+struct lock {
+	volatile u32 taken;
+};
+void lock(struct lock *l);
+void unlock(struct lock *l);
 void *allocate(u64 size, u64 align); /* zeroed; never freed */
 
 /* Interrupts that came at a vector since the start. */
@@ -114,6 +122,7 @@ extern void (*line_handler)(void);
 
 /* ---- pci.c ---- */
 
+extern struct lock config_ports; /* 0xcf8 and 0xcfc */
 u32 config_read(u32 slot, u32 offset, u32 size);
 void config_write(u32 slot, u32 offset, u32 size, u32 value);
 
@@ -201,8 +210,8 @@ void write_on(void) __attribute__((noreturn));
 
 /* ---- hostile.c ---- */
 
-/* So many steps of nonsense at every device, the same for the same seed; ends the machine: 77 if
- * the devices work afterwards. */
-void hostile(u64 seed, u64 steps) __attribute__((noreturn));
+/* So many steps of nonsense at every device, the same for the same seed as long as one CPU does it;
+ * ends the machine: 77 if the devices work afterwards. */
+void hostile(u64 seed, u64 steps, bool two_cpus) __attribute__((noreturn));
 
 #endif

@@ -1,6 +1,7 @@
 /*
  * Bare guest: PVH entry (32-bit, paging off, %ebx = start info), 8 GiB mapped one to one in 2 MiB
- * pages, long mode, interrupt stubs that call interrupt(vector). Ring 0 throughout.
+ * pages, long mode, interrupt stubs that call interrupt(vector). Ring 0 throughout. A second CPU
+ * comes by a trampoline in real mode, which start_second_cpu() copies below 1 MiB.
  */
 	.section .note.pvh, "a", @note
 	.long 4, 4, 18
@@ -35,6 +36,8 @@ start:
 	addl $8, %edi
 	loop 1b
 
+	movl $first_cpu, %esi
+enter_long_mode:		/* goes on at %esi */
 	movl $pml4, %eax
 	movl %eax, %cr3
 	movl %cr4, %eax
@@ -56,12 +59,48 @@ long_mode:
 	movw %ax, %ds
 	movw %ax, %es
 	movw %ax, %ss
+	jmp *%rsi
+first_cpu:
 	movq $stack_end, %rsp
 	movl start_info, %edi
 	call guest_main
 1:	hlt
 	jmp 1b
 
+second_cpu:
+	movq $second_stack_end, %rsp
+	call *second_cpu_runs
+	cli
+1:	hlt
+	jmp 1b
+
+	.code32
+second_start:
+	movw $16, %ax
+	movw %ax, %ds
+	movw %ax, %es
+	movw %ax, %ss
+	movl $second_cpu, %esi
+	jmp enter_long_mode
+
+	/* Real mode, %cs:0 = where the copy is; %ds = 0. */
+	.code16
+	.globl trampoline, trampoline_end
+trampoline:
+	cli
+	movw %cs, %ax
+	movw %ax, %ds
+	lgdtl trampoline_gdt - trampoline
+	movl %cr0, %eax
+	orl $1, %eax
+	movl %eax, %cr0
+	ljmpl $0x38, $second_start
+trampoline_gdt:
+	.word gdt_pointer - gdt - 1
+	.long gdt
+trampoline_end:
+
+	.code64
 	/* enter_user(function): goes on in ring 3, every port allowed; does not return. */
 	.globl enter_user
 enter_user:
@@ -126,12 +165,17 @@ gdt:	.quad 0
 tss_descriptor:
 	.quad 0x0000890000002068	/* 0x28: limit covers the port bitmap */
 	.quad 0
+	.quad 0x00cf9b000000ffff	/* 0x38: 32-bit code, on a second CPU's way up */
 gdt_pointer:
 	.word gdt_pointer - gdt - 1
 	.long gdt
 	.long 0
 start_info:
 	.long 0
+	.p2align 3
+	.globl second_cpu_runs
+second_cpu_runs:
+	.quad 0
 
 	.p2align 4
 tss:	.long 0
@@ -151,5 +195,7 @@ directories:
 stack_end:
 	.skip 16384
 user_stack_end:
+	.skip 16384
+second_stack_end:
 
 	.section .note.GNU-stack, "", @progbits

@@ -38,7 +38,7 @@ struct rings {
 	u32 size;
 };
 
-static struct rings rings[QUEUES];
+static struct rings rings_of[2][QUEUES]; /* each CPU believes in its own */
 
 /* What a device would take for a request's first bytes. */
 static void put_header(u64 at, u32 type)
@@ -160,9 +160,8 @@ static void kick(const struct function *f, u32 queue)
 		write16(f->bar[2] + f->notify_mem.offset + queue * f->notify_mem.extra, (u16)queue);
 }
 
-static void start_queue_modern(u64 c, u32 i)
+static void start_queue_modern(u64 c, struct rings *r, u32 i)
 {
-	struct rings *r = &rings[i];
 
 	write16(c + VIRTIO_PCI_COMMON_Q_SELECT, (u16)i);
 	r->size = read16(c + VIRTIO_PCI_COMMON_Q_SIZE);
@@ -182,9 +181,8 @@ static void start_queue_modern(u64 c, u32 i)
 	write16(c + VIRTIO_PCI_COMMON_Q_ENABLE, 1);
 }
 
-static void start_queue_legacy(u16 base, u32 i)
+static void start_queue_legacy(u16 base, struct rings *r, u32 i)
 {
-	struct rings *r = &rings[i];
 
 	out16((u16)(base + VIRTIO_PCI_QUEUE_SEL), (u16)i);
 	r->size = in16((u16)(base + VIRTIO_PCI_QUEUE_NUM));
@@ -203,6 +201,7 @@ static void await_reset(u64 c)
 
 void attack_rings(struct victim *v)
 {
+	struct rings *rings = rings_of[this_cpu() & 1];
 	struct function *f = &v->f;
 	u32 queues = f->type == VIRTIO_ID_NET ? 3 : f->type == VIRTIO_ID_BLOCK ? 2 : 1;
 	bool legacy = one_in(3);
@@ -232,9 +231,9 @@ void attack_rings(struct victim *v)
 	}
 	for (u32 i = 0; i < queues; i++)
 		if (legacy)
-			start_queue_legacy(base, i);
+			start_queue_legacy(base, &rings[i], i);
 		else
-			start_queue_modern(c, i);
+			start_queue_modern(c, &rings[i], i);
 	write8(c + VIRTIO_PCI_COMMON_STATUS, 15);
 	for (u32 round = below(6) + 1; round--;) {
 		u32 i = below(queues);

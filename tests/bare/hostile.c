@@ -240,12 +240,14 @@ static void attack_config(void)
 			     size, value, write);
 		return;
 	}
+	lock(&config_ports);
 	out32(0xcf8, 0x80000000u | slot << 11 | (offset & 0xfc));
 	touch_port(0xcfc + (offset & 3), size, value, write);
 	if (one_in(4)) { /* the latch itself, in every width and off its feet */
 		touch_port(0xcf8 + below(4), 1u << below(2), next(), write);
 		in32(0xcfc);
 	}
+	unlock(&config_ports);
 }
 
 /* A BAR of one's own, wherever it is now. */
@@ -282,11 +284,13 @@ static void attack_bar(void)
 
 static void attack_window(void)
 {
+	static struct lock window; /* what is spared depends on where it points */
 	const struct function *f = &somebody()->f;
 	u32 at = f->window.at, size = 1u << below(3);
 	u8 bar = one_in(8) ? (u8)below(256) : below(2) ? 0 : 2;
 	u32 offset = one_in(8) ? (u32)number() : below(bar ? 0x6000 : 64);
 
+	lock(&window);
 	config_write(f->slot, at + VIRTIO_PCI_CAP_BAR, 1, bar);
 	config_write(f->slot, at + VIRTIO_PCI_CAP_OFFSET, 4, offset);
 	config_write(f->slot, at + VIRTIO_PCI_CAP_LENGTH, 4, one_in(8) ? (u32)number() : size);
@@ -295,6 +299,7 @@ static void attack_window(void)
 	else
 		config_write(f->slot, at + sizeof(struct virtio_pci_cap), 4,
 			     (u32)spare(!bar, offset, 4, number()));
+	unlock(&window);
 }
 
 static void move_somebody(void)
@@ -338,9 +343,9 @@ static void attack_port(void)
 			value &= ~(0x20ull << 8 * i);
 		if (p == 0x602 || p == 0x505) /* reset, panic */
 			value &= ~(3ull << 8 * i);
-		/* debug exit, interrupt controllers, timer, configuration data (its own attack) */
+		/* debug exit, interrupt controllers, configuration (its own attack) */
 		if (p == 0xf4 || (p & 0xfe) == 0x20 || (p & 0xfe) == 0xa0 || (p & ~1u) == 0x4d0 ||
-		    (p & ~3u) == 0xcfc)
+		    (p & ~7u) == 0xcf8)
 			return;
 	}
 	touch_port(port, size, value, write);
@@ -435,7 +440,7 @@ static void still_works(struct function *f, bool legacy)
 	reset(&d);
 }
 
-void hostile(u64 seed, u64 steps)
+static void attack(void)
 {
 	static void (*const attacks[])(void) = {
 		attack_config, attack_config, attack_bar,  attack_bar,	attack_bar,
@@ -443,16 +448,23 @@ void hostile(u64 seed, u64 steps)
 		move_somebody, set_msix,      open_line
 	};
 
-	begin("hostile driver: the machine stands, and its devices work afterwards");
-	state = seed;
-	line_handler = silence;
-	collect();
-	EXPECT(victim_count >= 2);
-	for (u64 step = 0; step < steps && victim_count; step++) {
-		attacks[below(ARRAY_SIZE(attacks))]();
-		if (one_in(40))
-			heal(somebody());
-	}
+	attacks[below(ARRAY_SIZE(attacks))]();
+	if (one_in(40))
+		heal(somebody());
+}
+
+static volatile bool stop, stopped;
+
+static void second_cpu(void)
+{
+	while (!stop)
+		attack();
+	stopped = true;
+}
+
+/* Everything in its place and at rest. */
+static void make_peace(void)
+{
 	silence();
 	line_handler = NULL;
 	serial_init();
@@ -465,10 +477,30 @@ void hostile(u64 seed, u64 steps)
 		config_write(d.f->slot, d.f->msix + PCI_MSIX_FLAGS, 2, 0);
 		reset(&d);
 		EXPECT_EQ(read8(common(&d) + VIRTIO_PCI_COMMON_STATUS), 0);
-		if (d.f->type == VIRTIO_ID_BLOCK) {
-			still_works(d.f, false);
-			still_works(d.f, true);
-		}
+	}
+}
+
+void hostile(u64 seed, u64 steps, bool two)
+{
+	begin("hostile driver: the machine stands, and its devices work afterwards");
+	state = seed;
+	line_handler = silence;
+	collect();
+	EXPECT(victim_count >= 2);
+	if (two)
+		start_second_cpu(second_cpu);
+	for (u64 step = 0; step < steps && victim_count; step++)
+		attack();
+	stop = true;
+	for (u32 i = 0; two && i < 1000000 && !stopped; i++)
+		in8(0x80);
+	EXPECT(!two || stopped);
+	make_peace();
+	for (u32 i = 0; i < victim_count; i++) {
+		if (victims[i].f.type != VIRTIO_ID_BLOCK)
+			continue;
+		still_works(&victims[i].f, false);
+		still_works(&victims[i].f, true);
 	}
 	finish();
 	say("seed %u: %u steps, %u functions\n", seed, steps, victim_count);

@@ -14,7 +14,11 @@ struct gate {
 	u32 high, reserved;
 };
 
+#define TRAMPOLINE 0x8000ull
+
 extern u8 stubs[256][16];
+extern const u8 trampoline[], trampoline_end[];
+extern void (*second_cpu_runs)(void);
 void interrupt(u64 vector, const u64 *frame);
 
 static struct gate idt[256] __attribute__((aligned(16)));
@@ -46,6 +50,22 @@ void serial_init(void)
 	out8(COM1 + 3, 3); /* eight bits, no divisor latch */
 	out8(COM1 + 1, 0);
 	out8(COM1 + 4, 0); /* no loop */
+}
+
+u32 this_cpu(void)
+{
+	return read32(LAPIC + 0x20) >> 24;
+}
+
+void lock(struct lock *l)
+{
+	while (__atomic_exchange_n(&l->taken, 1, __ATOMIC_ACQUIRE))
+		__asm__ volatile("pause");
+}
+
+void unlock(struct lock *l)
+{
+	__atomic_store_n(&l->taken, 0, __ATOMIC_RELEASE);
 }
 
 static void put(char c)
@@ -173,6 +193,19 @@ void ioapic_route(u32 pin, u8 vector, bool masked)
 	write32(IOAPIC + 0x10, 0);
 	write32(IOAPIC, 0x10 + pin * 2);
 	write32(IOAPIC + 0x10, vector | 1u << 15 | (masked ? 1u << 16 : 0));
+}
+
+/* INIT, then a start-up IPI that names the trampoline's page (Intel SDM volume 3, 9.4). */
+void start_second_cpu(void (*function)(void))
+{
+	memcpy((void *)TRAMPOLINE, trampoline, (size_t)(trampoline_end - trampoline));
+	second_cpu_runs = function;
+	barrier();
+	write32(LAPIC + 0x310, 1u << 24);
+	write32(LAPIC + 0x300, 0x4500);
+	settle();
+	write32(LAPIC + 0x310, 1u << 24);
+	write32(LAPIC + 0x300, 0x4600 | TRAMPOLINE >> 12);
 }
 
 void machine_init(void)

@@ -3,16 +3,25 @@
 #include <linux/virtio_pci.h>
 #include "bare.h"
 
+struct lock config_ports; /* address and data belong together */
+
 u32 config_read(u32 slot, u32 offset, u32 size)
 {
+	u32 value;
+
+	lock(&config_ports);
 	out32(0xcf8, 0x80000000u | slot << 11 | (offset & 0xfc));
 	if (size == 1)
-		return in8((u16)(0xcfc + (offset & 3)));
-	return size == 2 ? in16((u16)(0xcfc + (offset & 2))) : in32(0xcfc);
+		value = in8((u16)(0xcfc + (offset & 3)));
+	else
+		value = size == 2 ? in16((u16)(0xcfc + (offset & 2))) : in32(0xcfc);
+	unlock(&config_ports);
+	return value;
 }
 
 void config_write(u32 slot, u32 offset, u32 size, u32 value)
 {
+	lock(&config_ports);
 	out32(0xcf8, 0x80000000u | slot << 11 | (offset & 0xfc));
 	if (size == 1)
 		out8((u16)(0xcfc + (offset & 3)), (u8)value);
@@ -20,6 +29,7 @@ void config_write(u32 slot, u32 offset, u32 size, u32 value)
 		out16((u16)(0xcfc + (offset & 2)), (u16)value);
 	else
 		out32(0xcfc, value);
+	unlock(&config_ports);
 }
 
 void read_bars(struct function *f)

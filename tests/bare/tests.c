@@ -643,7 +643,8 @@ void guest_main(u32 start_info)
 	if (asked(start_info, "write-on"))
 		write_on();
 	if (asked(start_info, "hostile"))
-		hostile(asked_number(start_info, "seed="), asked_number(start_info, "steps="));
+		hostile(asked_number(start_info, "seed="), asked_number(start_info, "steps="),
+			asked(start_info, "two"));
 	data = allocate(65536, 4096);
 	test_nobody_there();
 	test_config_space();
