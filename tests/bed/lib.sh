@@ -69,23 +69,15 @@ stage() {
 	fi
 }
 
-# The rate of the counter that an emulated CPU's clock is made of (tsc-khz.c says why).
-tsc_khz() {
-	[ "$out/tsc-khz" -nt "$bed/tsc-khz.c" ] ||
-		{ gcc -O2 -o "$out/tsc-khz.$$" "$bed/tsc-khz.c" && mv "$out/tsc-khz.$$" "$out/tsc-khz"; }
-	"$out/tsc-khz"
-}
-
 # nested_machine MEM CPUS THREAD INITRD SCRATCH CONSOLE QEMU-WORDS...: a machine whose CPU has SVM. Without
 # -erms kernels copy by plain moves; with it by `rep movsb`, which QEMU does a byte at a time.
 nested_machine() {
-	local mem=$1 cpus=$2 thread=$3 initrd=$4 scratch=$5 console=$6 khz
+	local mem=$1 cpus=$2 thread=$3 initrd=$4 scratch=$5 console=$6
 	shift 6
-	khz=$(tsc_khz)
 	exec qemu-system-x86_64 -M q35 -accel "tcg,thread=$thread" -cpu max,+svm,+npt,-erms \
 		-smp "$cpus" -m "$mem" -nodefaults -no-user-config -display none -monitor none \
 		-no-reboot -nic none -kernel "$out/assets/vmlinuz-cloud" -initrd "$initrd" \
-		-append "$console panic=-1 quiet mitigations=off tsc=reliable clocksource=tsc${khz:+ tsc_early_khz=$khz} nowatchdog" \
+		-append "$console panic=-1 quiet mitigations=off tsc=reliable clocksource=tsc nowatchdog" \
 		-drive "file=$out/assets/root.img,if=virtio,format=raw,snapshot=on,cache=unsafe" \
 		-drive "file=$out/nested/assets.img,if=virtio,format=raw,readonly=on" \
 		-drive "file=$scratch,if=virtio,format=raw,cache=unsafe,discard=unmap" \
