@@ -72,17 +72,16 @@ static int read_header(int fd, const char *path, u64 file_size, struct kernel_im
 	return 0;
 }
 
-/* Where the kernel goes: its preferred address, or if it is relocatable the lowest one that is
- * aligned; 0 if RAM is too small. */
+/* Where the kernel goes: its preferred address. Lower is no help where RAM is small: a relocatable
+ * kernel moves itself up to there (boot.rst, "kernel runtime start"), and would run out of RAM
+ * without a word. 0 if RAM is too small. */
 static u64 choose_address(const struct setup_header *h, const struct memory *memory, u64 needed)
 {
-	u64 lowest = ALIGN_UP(BOOT_KERNEL, (u64)h->kernel_alignment);
+	u64 at = h->pref_address;
 
-	if (h->pref_address >= BOOT_KERNEL && memory_at(memory, h->pref_address, needed))
-		return h->pref_address;
-	if (h->relocatable_kernel && memory_at(memory, lowest, needed))
-		return lowest;
-	return 0;
+	if (h->relocatable_kernel)
+		at = ALIGN_UP(at > BOOT_KERNEL ? at : BOOT_KERNEL, (u64)h->kernel_alignment);
+	return at >= BOOT_KERNEL && memory_at(memory, at, needed) ? at : 0;
 }
 
 int bzimage_load(int fd, const char *path, u64 file_size, struct memory *memory,

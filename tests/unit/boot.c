@@ -169,21 +169,31 @@ static void bzimage_enters_by_the_64_bit_protocol(void **state)
 	memory_destroy(&memory);
 }
 
-static void bzimage_moves_down_when_ram_is_small(void **state)
+/* Loaded lower it would move itself up, and out of RAM. */
+static void bzimage_runs_from_its_preferred_address_on(void **state)
 {
 	struct vcpu_entry entry;
 	struct memory memory;
 
 	(void)state;
 	make_bzimage();
-	header()->init_size = (u32)MIB(60);
+	header()->init_size = (u32)MIB(48);
+	write_file();
+	assert_int_equal(try_boot(&memory, MIB(64), NULL, "", &entry), 0);
+	assert_int_equal(entry.rip, MIB(16) + 0x200);
+	memory_destroy(&memory);
+	header()->init_size++;
+	write_file();
+	assert_int_equal(try_boot(&memory, MIB(64), NULL, "", &entry), -E2BIG);
+	memory_destroy(&memory);
+	/* no preference that counts: the lowest place that is aligned */
+	make_bzimage();
+	header()->pref_address = 0;
 	write_file();
 	assert_int_equal(try_boot(&memory, MIB(64), NULL, "", &entry), 0);
 	assert_int_equal(entry.rip, MIB(2) + 0x200);
 	memory_destroy(&memory);
 	header()->relocatable_kernel = 0;
-	assert_int_equal(try_once(), 0);
-	header()->init_size = (u32)MIB(120);
 	assert_int_equal(try_once(), -E2BIG);
 }
 
@@ -216,8 +226,8 @@ static void broken_bzimages_are_refused(void **state)
 	header()->syssize = 0xffffffff;
 	assert_int_equal(try_once(), -ENOEXEC);
 	make_bzimage();
-	header()->pref_address = ~0ull - 5; /* wraps: the lowest place serves */
-	assert_int_equal(try_once(), 0);
+	header()->pref_address = ~0ull - 5;
+	assert_int_equal(try_once(), -E2BIG);
 	make_bzimage();
 	header()->initrd_addr_max = 10;
 	assert_int_equal(try_once(), 0);
@@ -376,7 +386,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(bzimage_enters_by_the_64_bit_protocol),
-		cmocka_unit_test(bzimage_moves_down_when_ram_is_small),
+		cmocka_unit_test(bzimage_runs_from_its_preferred_address_on),
 		cmocka_unit_test(broken_bzimages_are_refused),
 		cmocka_unit_test(elf_enters_by_pvh_or_64_bit),
 		cmocka_unit_test(broken_elfs_are_refused),
