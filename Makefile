@@ -25,7 +25,7 @@ LDFLAGS	 += -Wl,-z,relro,-z,now -Wl,--as-needed
 ASAN	 := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 TSAN	 := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
 
-ROOMS	:= vm pci virtio backends firmware
+ROOMS	:= vm pci virtio backends firmware machine
 SOURCES := $(sort $(foreach room,$(ROOMS),$(wildcard $(room)/*.c)))
 UNITS	:= $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/*.c))
 # unit tests whose code runs on several threads: built and run under TSan too

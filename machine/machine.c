@@ -1,0 +1,231 @@
+/*
+ * What a machine is made of, in the order it is made; how it starts, starts again and ends. Main
+ * thread.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "machine/machine.h"
+#include "virtio/stats.h"
+#include "vm/log.h"
+#include "vm/sandbox.h"
+
+/* Our defaults first, so that the user's words win. */
+static char *command_line(const struct config *config)
+{
+	const char *user = config->cmdline ? config->cmdline : "";
+	const char *console =
+		strcmp(config->serial, "none") && !strstr(user, "console=") ? "console=ttyS0 " : "";
+	const char *root =
+		config->disk_count && !strstr(user, "root=")
+			? config->disks[0].readonly ? "root=/dev/vda ro " : "root=/dev/vda rw "
+			: "";
+	char *line;
+
+	return asprintf(&line, "%s%s%s", console, root, user) < 0 ? NULL : line;
+}
+
+static void window64(const struct machine *m, u64 *start, u64 *size)
+{
+	u64 top = m->kvm.physical_bits < 64 ? BIT64(m->kvm.physical_bits) : ~0ull;
+
+	*start = ALIGN_UP(memory_end(&m->memory), GIB(1));
+	*size = *start < top && top - *start < LAYOUT_PCI64_SIZE ? top - *start : LAYOUT_PCI64_SIZE;
+}
+
+static int open_kernel(struct machine *m)
+{
+	const struct config *config = m->config;
+	struct boot_config c = {
+		.kernel = config->kernel,
+		.initrd = config->initrd,
+		.cpus = config->cpus,
+		.sockets = config->sockets,
+		.cores = config->cores,
+		.threads = config->threads,
+		.physical_bits = m->kvm.physical_bits,
+	};
+	char *line = command_line(config);
+	int ret;
+
+	if (!line)
+		return -ENOMEM;
+	c.cmdline = line;
+	window64(m, &c.window64_start, &c.window64_size);
+	ret = boot_open(&m->boot, &c);
+	free(line);
+	return ret;
+}
+
+static int make_fixed_devices(struct machine *m)
+{
+	int ret = console_create(&m->console, m->terminal);
+
+	if (!ret)
+		ret = uart_create(&m->uart, m->bus, m->irq, console_wake, m->console);
+	if (!ret)
+		console_attach(m->console, m->uart);
+	if (!ret)
+		ret = rtc_create(&m->rtc, m->bus);
+	if (!ret)
+		ret = acpi_pm_create(&m->pm, m->bus, m->irq, &m->end);
+	if (!ret)
+		ret = pvpanic_create(m->bus, &m->end);
+	if (!ret)
+		ret = debug_exit_create(m->bus, &m->end);
+	return ret ? ret : control_b_create(m->bus);
+}
+
+static int make_platform(struct machine *m)
+{
+	struct pci_host_config pci = { .any_length_doorbells = m->kvm.ioeventfd_any_length };
+	int ret = irq_create(&m->irq, &m->kvm);
+
+	if (ret)
+		return ret; /* it has said why */
+	ret = bus_create(&m->bus, &m->kvm);
+	if (!ret)
+		ret = make_fixed_devices(m);
+	pci.bus = m->bus;
+	pci.irq = m->irq;
+	window64(m, &pci.window64_start, &pci.window64_size);
+	if (!ret)
+		ret = pci_host_create(&m->pci, &pci);
+	if (ret)
+		log_line("fixed devices: %s; " MORE_FILES, strerror(-ret));
+	return ret;
+}
+
+static void enter_vcpu(void *owner)
+{
+	(void)owner;
+	if (sandbox_enter(SANDBOX_VCPU))
+		_exit(STATUS_HOST_ERROR);
+}
+
+static int make_vcpus(struct machine *m)
+{
+	const struct vcpus_config c = {
+		.count = m->config->cpus,
+		.sockets = m->config->sockets,
+		.cores = m->config->cores,
+		.threads = m->config->threads,
+		.kvm = &m->kvm,
+		.bus = m->bus,
+		.end = &m->end,
+		.thread_start = enter_vcpu,
+	};
+
+	return vcpus_create(&m->vcpus, &c);
+}
+
+/* Kernel and tables into clean RAM, vCPU 0 at the entry. */
+static int load(struct machine *m)
+{
+	struct vcpu_entry entry;
+	int ret = boot_load(m->boot, &m->memory, &entry);
+
+	return ret ? ret : vcpus_reset(m->vcpus, &entry);
+}
+
+int machine_make(struct machine *m)
+{
+	const struct config *config = m->config;
+	int ret = end_init(&m->end);
+
+	if (ret)
+		log_line("start: %s; " MORE_FILES, strerror(-ret));
+	if (!ret)
+		ret = machine_open_backends(m);
+	milestones_mark(&m->milestones, "backends open");
+	if (!ret)
+		ret = kvm_open(&m->kvm);
+	if (!ret)
+		ret = kvm_create_vm(&m->kvm);
+	milestones_mark(&m->milestones, "VM created");
+	if (!ret)
+		ret = memory_create(&m->memory, &m->kvm, config->memory, config->pages);
+	if (!ret)
+		ret = open_kernel(m);
+	milestones_mark(&m->milestones, "memory made, kernel open");
+	if (!ret)
+		ret = terminal_open(&m->terminal, config->serial);
+	if (!ret)
+		ret = make_platform(m);
+	if (!ret)
+		ret = machine_make_devices(m);
+	if (!ret)
+		ret = make_vcpus(m);
+	milestones_mark(&m->milestones, "devices and vCPUs made");
+	if (!ret)
+		ret = load(m);
+	milestones_mark(&m->milestones, "kernel loaded");
+	return ret;
+}
+
+int machine_start(struct machine *m)
+{
+	int ret = 0;
+
+	sandbox_on_violation(terminal_restore);
+	sandbox_allow_rewriting(m->stats.rewritten ? m->stats.fd : -1);
+	if (m->config->sandbox)
+		ret = sandbox_prepare();
+	else
+		log_line("--no-sandbox: the guest is held by KVM alone; use it for debugging only");
+	if (!ret)
+		ret = reactors_start(m->reactors);
+	if (!ret)
+		ret = vcpus_start(m->vcpus);
+	if (!ret)
+		ret = sandbox_enter(SANDBOX_MAIN);
+	milestones_mark(&m->milestones, "threads running, sandbox closed");
+	return ret;
+}
+
+int machine_restart(struct machine *m)
+{
+	vcpus_pause(m->vcpus);
+	for (u32 i = 0; i < m->function_count; i++)
+		virtio_pci_reset(m->functions[i]);
+	pci_host_reset(m->pci);
+	console_flush(m->console, 0);
+	uart_reset(m->uart);
+	acpi_pm_reset(m->pm);
+	irq_reset(m->irq);
+	memory_clear(&m->memory);
+	console_reset(m->console);
+	end_clear(&m->end);
+	return load(m);
+}
+
+void machine_write_stats(const struct machine *m, bool end)
+{
+	const struct stats_sources sources = {
+		.vcpus = m->vcpus,
+		.reactors = m->reactors,
+		.devices = m->devices,
+		.device_count = m->function_count,
+		.start = m->start,
+		.first_output = console_first_output(m->console),
+		.milestones = &m->milestones,
+	};
+
+	if (m->stats.fd >= 0)
+		stats_put_all(&sources, &m->stats);
+	if (end && m->config->boot_timing)
+		stats_log_guest(&sources);
+}
+
+void machine_let_go(struct machine *m)
+{
+	for (u32 i = 0; i < m->function_count; i++)
+		virtio_pci_reset(m->functions[i]);
+	reactors_destroy(m->reactors);
+	for (u32 i = 0; i < m->tap_count; i++)
+		tap_close(&m->taps[i]);
+	for (u32 i = 0; i < m->disk_count; i++)
+		disk_close(&m->disks[i]);
+}

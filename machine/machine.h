@@ -1,0 +1,95 @@
+/*
+ * The machine: what it is made of (machine.c, devices.c), and what the main thread does while it
+ * runs (run.c). Only main.c and this room include this. Main thread throughout.
+ */
+#ifndef MACHINE_MACHINE_H
+#define MACHINE_MACHINE_H
+
+#include "backends/console.h"
+#include "backends/disk.h"
+#include "backends/tap.h"
+#include "firmware/boot.h"
+#include "virtio/blk.h"
+#include "virtio/net.h"
+#include "virtio/pci.h"
+#include "virtio/rng.h"
+#include "vm/config.h"
+#include "vm/end.h"
+#include "vm/kvm.h"
+#include "vm/milestones.h"
+#include "vm/platform.h"
+#include "vm/stats.h"
+#include "vm/ticks.h"
+#include "vm/uart.h"
+
+#define MACHINE_MAX_FUNCTIONS (CONFIG_MAX_DISKS + CONFIG_MAX_NETS + 1)
+/* What helps against -EMFILE, the likeliest error of what needs no more than a descriptor. */
+#define MORE_FILES "allow more open files (ulimit -n)"
+
+struct machine {
+	const struct config *config;
+	struct kvm kvm;
+	struct end end;
+	struct memory memory;
+	struct bus *bus;
+	struct irq *irq;
+	struct terminal *terminal;
+	struct console *console;
+	struct uart *uart;
+	struct rtc *rtc;
+	struct acpi_pm *pm;
+	struct pci_host *pci;
+	struct reactors *reactors;
+	struct disk disks[CONFIG_MAX_DISKS];
+	struct tap taps[CONFIG_MAX_NETS];
+	u32 disk_count, tap_count; /* open ones */
+	struct virtio_blk *blks[CONFIG_MAX_DISKS];
+	struct virtio_net *nets[CONFIG_MAX_NETS];
+	struct virtio_rng *rng;
+	struct virtio_pci *functions[MACHINE_MAX_FUNCTIONS];
+	struct virtio_device *devices[MACHINE_MAX_FUNCTIONS]; /* of the functions */
+	u32 function_count;
+	struct boot *boot;
+	struct vcpus *vcpus;
+	int signals; /* signalfd */
+	struct stats stats;
+	struct ticks start; /* when the machine was begun */
+	struct milestones milestones;
+};
+
+/* Opens what the user named, makes the VM and its devices and loads the kernel; config and
+ * milestones are set. Logs, 0 or -errno. */
+int machine_make(struct machine *m);
+
+/* Closes the sandbox round threads that are ready to run: from here on nothing can be opened any
+ * more. Logs, 0 or -errno. */
+int machine_start(struct machine *m);
+
+/* Runs until the machine ends for good, restarting it when the guest asks for that. Returns why,
+ * with value as in end_reason(). */
+enum end_reason machine_run(struct machine *m, u32 *value);
+
+/* A reset by the guest: everything back to power-on, the same kernel loaded anew. vCPUs are paused
+ * before and after. Logs, 0 or -errno. */
+int machine_restart(struct machine *m);
+
+/* Writes --stats; at the end of the run also what --boot-timing adds. */
+void machine_write_stats(const struct machine *m, bool end);
+
+/*
+ * Images are unlocked and taps are free when the process has ended, not a moment later: a ring's
+ * files would else live on in the kernel until it gets round to them, and the next VM would find
+ * them taken. Waits for the I/O in flight, be it for ever.
+ */
+void machine_let_go(struct machine *m);
+
+/* ---- devices.c ---- */
+
+/* Everything the user named is opened before anything is made, so that mistakes cost nothing.
+ * Logs, 0 or -errno. */
+int machine_open_backends(struct machine *m);
+
+/* The reactors, and every virtio device on the bus. Logs, 0 or -errno. */
+int machine_make_devices(struct machine *m);
+
+#endif

@@ -1,0 +1,142 @@
+/*
+ * The main thread while the machine runs: it waits for signals, the terminal, the timeout and the
+ * end.
+ */
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <time.h>
+#include <unistd.h>
+#include "machine/machine.h"
+#include "vm/log.h"
+
+#define NS	    1000000000ull
+#define PANIC_GRACE (2 * NS) /* for the rest of a panic's report */
+#define NMI_GRACE   (1 * NS) /* for what the guest says of a timeout's NMI */
+#define FLUSH_MS    2000
+#define NEVER	    (~0ull)
+
+/* What the main thread waits for besides the descriptors. */
+struct wait {
+	u64 timeout, grace, panic, nmi; /* when each is due, NEVER if not */
+	int signal;			/* that asked us to end */
+};
+
+/* The first signal presses the power button, the second ends. */
+static void on_signal(struct machine *m, struct wait *w)
+{
+	struct signalfd_siginfo info;
+
+	while (read(m->signals, &info, sizeof(info)) == sizeof(info)) {
+		if (info.ssi_signo == SIGCONT) {
+			terminal_resume();
+		} else if (info.ssi_signo == SIGUSR1) {
+			if (m->stats.fd >= 0)
+				machine_write_stats(m, false);
+			else
+				log_line("SIGUSR1: nowhere to write; start with --stats FILE");
+		} else if (w->signal) {
+			end_request(&m->end, END_SIGNAL, info.ssi_signo);
+		} else {
+			w->signal = (int)info.ssi_signo;
+			w->grace = clock_now_ns() + m->config->grace_seconds * NS;
+			log_line("%s: power button pressed; the guest has %u seconds, a second "
+				 "signal ends it now",
+				 strsignal(w->signal), m->config->grace_seconds);
+			acpi_pm_event(m->pm, LAYOUT_GED_POWER_BUTTON);
+		}
+	}
+}
+
+static void on_command(struct machine *m, enum terminal_command command)
+{
+	if (command == TERMINAL_QUIT)
+		end_request(&m->end, END_QUIT, 0);
+	if (command == TERMINAL_HELP)
+		log_line("Ctrl-A x: quit   Ctrl-A b: send a break (SysRq)   Ctrl-A Ctrl-A: send "
+			 "Ctrl-A");
+}
+
+static void on_deadlines(struct machine *m, struct wait *w, u64 now)
+{
+	if (now >= w->timeout) {
+		w->timeout = NEVER;
+		w->nmi = now + NMI_GRACE;
+		vcpus_nmi(m->vcpus);
+	}
+	if (now >= w->nmi)
+		end_request(&m->end, END_TIMEOUT, m->config->timeout_seconds);
+	if (now >= w->grace)
+		end_request(&m->end, END_SIGNAL, (u32)w->signal);
+	if (console_panicked(m->console) && w->panic == NEVER)
+		w->panic = now + PANIC_GRACE;
+	if (w->panic != NEVER && (now >= w->panic || console_panic_complete(m->console)))
+		end_request(&m->end, END_PANIC, 0);
+}
+
+/* What the reason becomes once everything is known: a panic explains whatever followed it. */
+static enum end_reason judge(const struct machine *m, const struct wait *w, u32 *value)
+{
+	enum end_reason reason = end_reason(&m->end, value);
+
+	if (reason == END_NONE)
+		return reason;
+	if (w->nmi != NEVER && reason != END_QUIT && reason != END_SIGNAL) {
+		*value = m->config->timeout_seconds;
+		return END_TIMEOUT;
+	}
+	if (console_panicked(m->console) && (reason == END_RESET || reason == END_TRIPLE_FAULT))
+		return END_PANIC;
+	return reason;
+}
+
+static struct timespec until(u64 deadline)
+{
+	u64 now = clock_now_ns(), left = deadline > now ? deadline - now : 0;
+
+	return (struct timespec){ (time_t)(left / NS), (long)(left % NS) };
+}
+
+enum end_reason machine_run(struct machine *m, u32 *value)
+{
+	struct wait w = { NEVER, NEVER, NEVER, NEVER, 0 };
+	enum end_reason reason;
+
+	if (m->config->timeout_seconds)
+		w.timeout = clock_now_ns() + m->config->timeout_seconds * NS;
+	milestones_mark(&m->milestones, "first guest instruction");
+	vcpus_resume(m->vcpus);
+	if (m->config->boot_timing)
+		milestones_log(&m->milestones, 0);
+	for (;;) {
+		struct pollfd fds[CONSOLE_POLLS + 2];
+		u64 deadline = w.timeout, now;
+		struct timespec wait;
+
+		deadline = w.grace < deadline ? w.grace : deadline;
+		deadline = w.panic < deadline ? w.panic : deadline;
+		deadline = w.nmi < deadline ? w.nmi : deadline;
+		console_prepare(m->console, fds, &deadline);
+		fds[CONSOLE_POLLS] = (struct pollfd){ .fd = m->signals, .events = POLLIN };
+		fds[CONSOLE_POLLS + 1] = (struct pollfd){ .fd = m->end.fd, .events = POLLIN };
+		wait = until(deadline);
+		if (ppoll(fds, CONSOLE_POLLS + 2, deadline == NEVER ? NULL : &wait, NULL) < 0)
+			continue; /* EINTR: everything is looked at again */
+		now = clock_now_ns();
+		on_command(m, console_run(m->console, fds, now));
+		if (fds[CONSOLE_POLLS].revents)
+			on_signal(m, &w);
+		on_deadlines(m, &w, now);
+		if (end_reason(&m->end, value) == END_NONE)
+			continue;
+		vcpus_pause(m->vcpus);
+		console_flush(m->console, FLUSH_MS);
+		reason = judge(m, &w, value);
+		if (reason != END_RESET || !m->config->reboot || w.signal)
+			return reason;
+		if (machine_restart(m))
+			return END_HOST_ERROR;
+		vcpus_resume(m->vcpus);
+	}
+}
