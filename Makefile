@@ -22,8 +22,8 @@ CPPFLAGS += -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -I. -Ibuild
 BASE	 := -std=gnu17 -pthread -fno-strict-aliasing -fstack-protector-strong $(WARNINGS)
 LDLIBS	 := -luring -lcap-ng -lseccomp -pthread
 LDFLAGS	 += -Wl,-z,relro,-z,now -Wl,--as-needed
-ASAN	 := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
-TSAN	 := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
+ASAN	 := -O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+TSAN	 := -O1 -g1 -fsanitize=thread -fno-omit-frame-pointer
 
 ROOMS	:= vm pci virtio backends firmware machine
 SOURCES := $(sort $(foreach room,$(ROOMS),$(wildcard $(room)/*.c)))

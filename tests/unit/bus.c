@@ -177,7 +177,7 @@ static void test_overlaps(void **state)
 	srandom(1);
 	for (u8 i = 0; i < ARRAY_SIZE(devices); i++)
 		devices[i] = device_at(BUS_MMIO, 0, 1, i);
-	for (int step = 0; step < 3000; step++) {
+	for (int step = 0; step < 500; step++) {
 		struct device *d = &devices[(u64)random() % ARRAY_SIZE(devices)];
 		size_t at = 0;
 
@@ -394,7 +394,7 @@ static void test_threads(void **state)
 	assert_int_equal(map(readers.bus, &high), 0);
 	for (int i = 0; i < 2; i++)
 		pthread_create(&threads[i], NULL, read_always, &readers);
-	for (u32 i = 0; i < 2000; i++) {
+	for (u32 i = 0; i < 300; i++) {
 		assert_int_equal(map(readers.bus, &between), 0);
 		assert_int_equal(bus_doorbell_add(readers.bus, &bell), 0);
 		others.address = 0x3000 + 4 * i;
