@@ -3,24 +3,23 @@
  */
 #include <ctype.h>
 #include <errno.h>
-#include <net/if.h>
 #include <stdlib.h>
 
 #include "vm/config-table.h"
 #include "vm/log.h"
 
-static int no_memory(void)
+int config_no_memory(void)
 {
 	log_line("options: the host is out of memory; free some");
 	return -ENOMEM;
 }
 
-static int set_string(char **to, const char *value)
+int config_set_string(char **to, const char *value)
 {
 	char *copy = strdup(value);
 
 	if (!copy)
-		return no_memory();
+		return config_no_memory();
 	free(*to);
 	*to = copy;
 	return 0;
@@ -38,12 +37,12 @@ static int set_number(struct config_parser *parser, const char *value, u64 min, 
 
 static int set_kernel(struct config_parser *parser, const char *value)
 {
-	return set_string(&parser->config->kernel, value);
+	return config_set_string(&parser->config->kernel, value);
 }
 
 static int set_initrd(struct config_parser *parser, const char *value)
 {
-	return set_string(&parser->config->initrd, value);
+	return config_set_string(&parser->config->initrd, value);
 }
 
 static int set_cmdline(struct config_parser *parser, const char *value)
@@ -53,7 +52,7 @@ static int set_cmdline(struct config_parser *parser, const char *value)
 			return config_error(parser, NULL,
 					    "has a control character; a kernel command line is one "
 					    "line of text");
-	return set_string(&parser->config->cmdline, value);
+	return config_set_string(&parser->config->cmdline, value);
 }
 
 /* ---- cpus ---- */
@@ -122,7 +121,7 @@ static int set_cpus(struct config_parser *parser, const char *value)
 	int err;
 
 	if (!copy)
-		return no_memory();
+		return config_no_memory();
 	config->sockets = config->cores = config->threads = 0;
 	err = set_number(parser, config_next_part(&cursor), 1, CONFIG_MAX_CPUS, &config->cpus);
 	if (!err)
@@ -157,7 +156,7 @@ static int set_mem(struct config_parser *parser, const char *value)
 	int err;
 
 	if (!copy)
-		return no_memory();
+		return config_no_memory();
 	config->pages = MEMORY_PAGES_DEFAULT;
 	err = config_size(parser, config_next_part(&cursor), &config->memory);
 	if (!err)
@@ -179,206 +178,11 @@ static int set_mem(struct config_parser *parser, const char *value)
 	return 0;
 }
 
-/* ---- disk ---- */
-
-/* What the last --disk said about the cache, whether or not it is the default. */
-struct disk_target {
-	struct config_disk *disk;
-	bool cache_given;
-};
-
-static int set_disk_ro(struct config_parser *parser, void *target, const char *value)
-{
-	struct disk_target *t = target;
-
-	return config_bool(parser, "ro", value, &t->disk->readonly);
-}
-
-static int set_disk_direct(struct config_parser *parser, void *target, const char *value)
-{
-	struct disk_target *t = target;
-
-	return config_bool(parser, "direct", value, &t->disk->direct);
-}
-
-static int set_disk_cache(struct config_parser *parser, void *target, const char *value)
-{
-	struct disk_target *t = target;
-
-	t->cache_given = true;
-	t->disk->writethrough = !strcmp(value, "writethrough");
-	if (t->disk->writethrough || !strcmp(value, "writeback"))
-		return 0;
-	return config_error(parser, NULL,
-			    "cache=%.40s: no such mode; give writeback or writethrough", value);
-}
-
-static int set_disk_serial(struct config_parser *parser, void *target, const char *value)
-{
-	struct disk_target *t = target;
-	size_t length = strlen(value);
-
-	if (length >= sizeof(t->disk->serial))
-		return config_error(parser, NULL,
-				    "serial=%.40s: %zu letters; a disk has room for %zu", value,
-				    length, sizeof(t->disk->serial) - 1);
-	for (size_t i = 0; i < length; i++)
-		if (value[i] < ' ' || value[i] > '~')
-			return config_error(parser, NULL,
-					    "serial=%.40s: not plain text; use printable ASCII",
-					    value);
-	memcpy(t->disk->serial, value, length + 1);
-	return 0;
-}
-
-static int set_queues(struct config_parser *parser, const char *value, u16 *to)
-{
-	u64 n;
-	int err = config_number(parser, "queues", value, 1, CONFIG_MAX_QUEUES, &n);
-
-	if (!err)
-		*to = (u16)n;
-	return err;
-}
-
-static int set_disk_queues(struct config_parser *parser, void *target, const char *value)
-{
-	struct disk_target *t = target;
-
-	return set_queues(parser, value, &t->disk->queues);
-}
-
-static int set_disk(struct config_parser *parser, const char *value)
-{
-	struct config *config = parser->config;
-	struct disk_target target = { .disk = &config->disks[config->disk_count] };
-	char *copy, *cursor;
-	const char *path;
-	int err;
-
-	if (config->disk_count == CONFIG_MAX_DISKS)
-		return config_error(parser, value, "one disk too many; a machine has at most %u",
-				    CONFIG_MAX_DISKS);
-	copy = cursor = strdup(value);
-	if (!copy)
-		return no_memory();
-	memset(target.disk, 0, sizeof(*target.disk));
-	path = config_next_part(&cursor);
-	if (!*path)
-		err = config_error(parser, value,
-				   "the path is missing; write it before the first comma");
-	else
-		err = config_parse_suboptions(parser, &target, &cursor);
-	if (!err && target.disk->readonly && target.cache_given)
-		err = config_error(parser, path,
-				   "ro and cache= contradict: what is never written has no write "
-				   "cache; leave one out");
-	for (u32 i = 0; !err && i < config->disk_count; i++)
-		if (!strcmp(config->disks[i].path, path) &&
-		    !(config->disks[i].readonly && target.disk->readonly))
-			err = config_error(parser, path,
-					   "given twice: two disks would write one image; keep "
-					   "one, or make both ro");
-	if (!err)
-		err = set_string(&target.disk->path, path);
-	if (!err)
-		config->disk_count++;
-	free(copy);
-	return err;
-}
-
-/* ---- net ---- */
-
-static int set_net_mac(struct config_parser *parser, void *target, const char *value)
-{
-	struct config_net *net = target;
-	int err = config_mac(parser, value, net->mac);
-
-	net->mac_given = !err;
-	return err;
-}
-
-static int set_net_mtu(struct config_parser *parser, void *target, const char *value)
-{
-	struct config_net *net = target;
-	u64 n;
-	/* 68: RFC 791, the least that every IPv4 link carries */
-	int err = config_number(parser, "mtu", value, 68, 65535, &n);
-
-	if (!err)
-		net->mtu = (u16)n;
-	return err;
-}
-
-static int set_net_queues(struct config_parser *parser, void *target, const char *value)
-{
-	struct config_net *net = target;
-
-	return set_queues(parser, value, &net->queues);
-}
-
-static int check_interface_name(const struct config_parser *parser, const char *name)
-{
-	if (!*name)
-		return config_error(parser, NULL,
-				    "the tap's name is missing; write it before the first comma");
-	if (strlen(name) >= IFNAMSIZ)
-		return config_error(parser, name,
-				    "too long for an interface; its name has at most %d letters",
-				    IFNAMSIZ - 1);
-	if (!strcmp(name, ".") || !strcmp(name, ".."))
-		return config_error(parser, name,
-				    "not an interface's name; give a tap's, as in tap0");
-	for (const char *p = name; *p; p++)
-		if (strchr("/:%", *p) || isspace((unsigned char)*p) || iscntrl((unsigned char)*p))
-			return config_error(parser, name,
-					    "not an interface's name; give a tap's, as in tap0");
-	return 0;
-}
-
-static int set_net(struct config_parser *parser, const char *value)
-{
-	struct config *config = parser->config;
-	struct config_net *net = &config->nets[config->net_count];
-	char *copy, *cursor;
-	const char *tap;
-	int err;
-
-	if (config->net_count == CONFIG_MAX_NETS)
-		return config_error(parser, value,
-				    "one interface too many; a machine has at most %u",
-				    CONFIG_MAX_NETS);
-	copy = cursor = strdup(value);
-	if (!copy)
-		return no_memory();
-	memset(net, 0, sizeof(*net));
-	tap = config_next_part(&cursor);
-	err = check_interface_name(parser, tap);
-	if (!err)
-		err = config_parse_suboptions(parser, net, &cursor);
-	for (u32 i = 0; !err && i < config->net_count; i++) {
-		if (!strcmp(config->nets[i].tap, tap))
-			err = config_error(parser, tap,
-					   "given twice; each interface of the machine needs a tap "
-					   "of its own");
-		else if (net->mac_given && config->nets[i].mac_given &&
-			 !memcmp(net->mac, config->nets[i].mac, sizeof(net->mac)))
-			err = config_error(parser, tap, "has the same mac= as %s; change one",
-					   config->nets[i].tap);
-	}
-	if (!err)
-		err = set_string(&net->tap, tap);
-	if (!err)
-		config->net_count++;
-	free(copy);
-	return err;
-}
-
 /* ---- the rest ---- */
 
 static int set_serial(struct config_parser *parser, const char *value)
 {
-	return set_string(&parser->config->serial, value);
+	return config_set_string(&parser->config->serial, value);
 }
 
 static int set_rng(struct config_parser *parser, const char *value)
@@ -406,7 +210,7 @@ static int set_iothreads(struct config_parser *parser, const char *value)
 	int err;
 
 	if (!copy)
-		return no_memory();
+		return config_no_memory();
 	err = set_number(parser, config_next_part(&cursor), 1, CONFIG_MAX_IOTHREADS,
 			 &config->iothreads);
 	if (!err)
@@ -447,7 +251,7 @@ static int set_no_sandbox(struct config_parser *parser, const char *value)
 
 static int set_stats(struct config_parser *parser, const char *value)
 {
-	return set_string(&parser->config->stats, value);
+	return config_set_string(&parser->config->stats, value);
 }
 
 static int set_boot_timing(struct config_parser *parser, const char *value)
@@ -481,37 +285,6 @@ static const struct config_suboption mem_suboptions[] = {
 	{ 0 },
 };
 
-static const struct config_suboption disk_suboptions[] = {
-	{ "ro", "on|off", true, .set = set_disk_ro,
-	  .man = "The guest may only read. The default is off." },
-	{ "direct", "on|off", true, .set = set_disk_direct,
-	  .man = "Go around the host's page cache (O_DIRECT). The default is off." },
-	{ "serial", "TEXT", .set = set_disk_serial,
-	  .man = "The serial number that the guest reads, up to 20 letters. By default it is "
-		 "derived "
-		 "from the file." },
-	{ "queues", "N", .set = set_disk_queues,
-	  .man = "Virtqueues, 1 to 64. By default one for each CPU, but no more than 8." },
-	{ "cache", "writeback|writethrough", .set = set_disk_cache,
-	  .man = "Whether a write is complete when the host has taken it (the guest flushes when "
-		 "it "
-		 "must), or only when it is on stable storage. The default is writeback." },
-	{ 0 },
-};
-
-static const struct config_suboption net_suboptions[] = {
-	{ "mac", "ADDRESS", .set = set_net_mac,
-	  .man = "The interface's Ethernet address. By default one that stays the same for the "
-		 "same tap." },
-	{ "mtu", "BYTES", .set = set_net_mtu,
-	  .man = "The MTU told to the guest. By default the tap's." },
-	{ "queues", "N", .set = set_net_queues,
-	  .man = "Pairs of virtqueues, 1 to 64; more than one need a tap made with multi_queue. "
-		 "The "
-		 "default is 1." },
-	{ 0 },
-};
-
 const struct config_option config_options[] = {
 	{ "kernel", "FILE", "bzImage or ELF vmlinux to boot", .set = set_kernel,
 	  .man = "The Linux kernel to boot: a bzImage (boot protocol 2.12 or newer, 64-bit) or an "
@@ -529,14 +302,14 @@ const struct config_option config_options[] = {
 	  .man = "The machine's memory: a number with M, G or T, or a plain number of MiB; at "
 		 "least 64M. "
 		 "The default is 512M." },
-	{ "disk", "PATH", "raw image or block device; may repeat", .set = set_disk,
-	  .suboptions = disk_suboptions, .list = true,
+	{ "disk", "PATH", "raw image or block device; may repeat", .set = config_set_disk,
+	  .suboptions = config_disk_suboptions, .list = true,
 	  .man = "A raw disk image or a block device, as a virtio disk: /dev/vda, /dev/vdb and so "
 		 "on in "
 		 "the order given. May be repeated, up to 16 times. A comma in the path is "
 		 "doubled." },
-	{ "net", "TAP", "tap interface; may repeat", .set = set_net, .suboptions = net_suboptions,
-	  .list = true,
+	{ "net", "TAP", "tap interface; may repeat", .set = config_set_net,
+	  .suboptions = config_net_suboptions, .list = true,
 	  .man = "A tap interface of the host, as a virtio network interface. A tap that belongs "
 		 "to the "
 		 "user needs no privilege; one that does not exist is made where that is "

@@ -77,6 +77,16 @@ int config_bool(const struct config_parser *parser, const char *what, const char
 /* Six bytes, unicast, not all zero. */
 int config_mac(const struct config_parser *parser, const char *text, u8 mac[6]);
 
+/* Says that the host is out of memory; -ENOMEM. */
+int config_no_memory(void);
+/* A copy of value takes the place of *to. 0 or -ENOMEM. */
+int config_set_string(char **to, const char *value);
+
+/* ---- config-devices.c: what the table says of --disk and --net ---- */
+int config_set_disk(struct config_parser *parser, const char *value);
+int config_set_net(struct config_parser *parser, const char *value);
+extern const struct config_suboption config_disk_suboptions[], config_net_suboptions[];
+
 /* Cuts the next part off a comma list in place; a doubled comma is a comma of the value. NULL at
  * the end. */
 char *config_next_part(char **cursor);
