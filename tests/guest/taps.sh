@@ -42,3 +42,20 @@ echo up
 X
 wait_guest
 check 'a tap that is down is told of' grep -qE 'tap5.*(down|up)' "$err"
+# A tap that is deleted under a running guest: a line, and the guest lives on without a link.
+net_up tap6 192.168.76.1/24
+start_guest root=no name=vanishes tap=tap6 <<'X'
+eth 192.168.76.2/24
+ping -c 1 -W 5 192.168.76.1 >/dev/null && echo reached
+for i in 1 2 3 4 5 6 7 8; do
+	ping -c 1 -W 1 192.168.76.1 >/dev/null || break
+done
+echo "carrier $(cat /sys/class/net/eth0/carrier)"
+echo lives
+X
+wait_console '^reached'
+ip link del tap6
+wait_guest
+check_out 'a tap that is deleted: the guest lives on' '^lives'
+check_out 'a tap that is deleted: no carrier' '^carrier 0'
+check 'a tap that is deleted is told of' grep -qE 'tap6.*(gone|deleted|vanished)' "$err"
