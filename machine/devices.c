@@ -2,11 +2,14 @@
  * The devices a user names: their host ends are opened first, then each becomes a virtio function
  * on the PCI bus, its queues spread over the reactors. Main thread.
  */
+#include <errno.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include "machine/machine.h"
+#include "vm/log.h"
 #include "vm/sandbox.h"
 
 #define DEFAULT_MAX_QUEUES 8
@@ -36,83 +39,166 @@ static u32 count_files(const struct config *config)
 	return files;
 }
 
+static const char *const kind_names[] = {
+	[MACHINE_DISK] = "blk",
+	[MACHINE_NET] = "net",
+	[MACHINE_RNG] = "rng",
+};
+
+static bool number_taken(const struct machine *m, enum machine_kind kind, u32 number)
+{
+	for (u32 i = 0; i < m->device_count; i++)
+		if (m->devices[i]->kind == kind && m->devices[i]->number == number)
+			return true;
+	return false;
+}
+
+struct machine_device *machine_device_new(struct machine *m, enum machine_kind kind)
+{
+	struct machine_device *d;
+
+	if (m->device_count == MACHINE_MAX_DEVICES) {
+		log_line("one device too many: a machine has at most %u; remove another first",
+			 MACHINE_MAX_DEVICES);
+		return NULL;
+	}
+	d = calloc(1, sizeof(*d));
+	if (!d) {
+		log_line("%s: out of memory; free some", kind_names[kind]);
+		return NULL;
+	}
+	d->kind = kind;
+	while (number_taken(m, kind, d->number))
+		d->number++;
+	if (kind == MACHINE_RNG)
+		snprintf(d->id, sizeof(d->id), "%s", kind_names[kind]);
+	else
+		snprintf(d->id, sizeof(d->id), "%s%u", kind_names[kind], d->number);
+	m->devices[m->device_count++] = d;
+	return d;
+}
+
+static int open_disk(struct machine *m, const struct config_disk *config)
+{
+	const struct disk_config c = { .path = config->path,
+				       .readonly = config->readonly,
+				       .direct = config->direct };
+	struct machine_device *d = machine_device_new(m, MACHINE_DISK);
+	int ret;
+
+	if (!d)
+		return -ENOMEM;
+	d->disk_config = config;
+	ret = disk_open(&d->disk, &c);
+	d->open = !ret;
+	return ret;
+}
+
+static int open_net(struct machine *m, const struct config_net *config)
+{
+	const struct tap_config c = { .name = config->tap, .queues = net_queues(config) };
+	struct machine_device *d = machine_device_new(m, MACHINE_NET);
+	int ret;
+
+	if (!d)
+		return -ENOMEM;
+	d->net_config = config;
+	ret = tap_open(&d->tap, &c);
+	d->open = !ret;
+	return ret;
+}
+
 int machine_open_backends(struct machine *m)
 {
 	const struct config *config = m->config;
 	int ret = 0;
 
-	for (u32 i = 0; i < config->disk_count && !ret; i++) {
-		const struct config_disk *d = &config->disks[i];
-		const struct disk_config c = { .path = d->path,
-					       .readonly = d->readonly,
-					       .direct = d->direct };
-
-		ret = disk_open(&m->disks[i], &c);
-		m->disk_count += !ret;
-	}
-	for (u32 i = 0; i < config->net_count && !ret; i++) {
-		const struct tap_config c = { .name = config->nets[i].tap,
-					      .queues = net_queues(&config->nets[i]) };
-
-		ret = tap_open(&m->taps[i], &c);
-		m->tap_count += !ret;
-	}
+	for (u32 i = 0; i < config->disk_count && !ret; i++)
+		ret = open_disk(m, &config->disks[i]);
+	for (u32 i = 0; i < config->net_count && !ret; i++)
+		ret = open_net(m, &config->nets[i]);
+	if (!ret && config->rng && !machine_device_new(m, MACHINE_RNG))
+		ret = -ENOMEM;
 	return ret ? ret : stats_open(&m->stats, config->stats);
 }
 
-static int plug(struct machine *m, struct virtio_device *device)
+/* Whose queues begin at which reactor: each device at the next. */
+static u32 place_of(const struct machine *m, const struct machine_device *d)
 {
-	const struct virtio_pci_config c = {
-		.host = m->pci, .irq = m->irq, .reactors = m->reactors, .device = device
-	};
-	int ret = virtio_pci_create(&m->functions[m->function_count], &c);
+	u32 i = 0;
 
-	m->devices[m->function_count] = device;
-	m->function_count += !ret;
-	return ret;
+	while (m->devices[i] != d)
+		i++;
+	return i;
 }
 
-static int make_disk(struct machine *m, u32 i)
+static int make_disk(struct machine *m, struct machine_device *d)
 {
-	const struct config_disk *d = &m->config->disks[i];
+	const struct config_disk *config = d->disk_config;
 	struct virtio_blk_options c = {
 		.memory = &m->memory,
 		.reactors = m->reactors,
-		.disk = &m->disks[i],
-		.queues = disk_queues(m->config, d),
-		.first_reactor = i,
-		.writethrough = d->writethrough,
+		.name = d->id,
+		.disk = &d->disk,
+		.queues = disk_queues(m->config, config),
+		.first_reactor = place_of(m, d),
+		.writethrough = config->writethrough,
 	};
-	char name[16];
-	int ret = disk_register(&m->disks[i], m->reactors);
+	int ret = disk_register(&d->disk, m->reactors);
 
-	snprintf(name, sizeof(name), "blk%u", i);
-	c.name = name;
-	snprintf(c.serial, sizeof(c.serial), "%s", *d->serial ? d->serial : m->disks[i].identity);
+	snprintf(c.serial, sizeof(c.serial), "%s",
+		 *config->serial ? config->serial : d->disk.identity);
 	if (!ret)
-		ret = virtio_blk_create(&m->blks[i], &c);
-	return ret ? ret : plug(m, virtio_blk_device(m->blks[i]));
+		ret = virtio_blk_create(&d->blk, &c);
+	if (!ret)
+		d->device = virtio_blk_device(d->blk);
+	return ret;
 }
 
-static int make_net(struct machine *m, u32 i)
+static int make_net(struct machine *m, struct machine_device *d)
 {
-	const struct config_net *n = &m->config->nets[i];
+	const struct config_net *config = d->net_config;
 	struct virtio_net_options c = {
 		.memory = &m->memory,
 		.reactors = m->reactors,
-		.tap = &m->taps[i],
-		.first_reactor = m->config->disk_count + i,
-		.mtu = n->mtu ? n->mtu : (u16)(m->taps[i].mtu > 65535 ? 65535 : m->taps[i].mtu),
+		.name = d->id,
+		.tap = &d->tap,
+		.first_reactor = place_of(m, d),
+		.mtu = config->mtu ? config->mtu : (u16)(d->tap.mtu > 65535 ? 65535 : d->tap.mtu),
 	};
-	char name[16];
-	int ret = tap_register(&m->taps[i], m->reactors);
+	int ret = tap_register(&d->tap, m->reactors);
 
-	snprintf(name, sizeof(name), "net%u", i);
-	c.name = name;
-	memcpy(c.mac, n->mac_given ? n->mac : m->taps[i].mac, sizeof(c.mac));
+	memcpy(c.mac, config->mac_given ? config->mac : d->tap.mac, sizeof(c.mac));
 	if (!ret)
-		ret = virtio_net_create(&m->nets[i], &c);
-	return ret ? ret : plug(m, virtio_net_device(m->nets[i]));
+		ret = virtio_net_create(&d->net, &c);
+	if (!ret)
+		d->device = virtio_net_device(d->net);
+	return ret;
+}
+
+static int make_rng(struct machine *m, struct machine_device *d)
+{
+	int ret = virtio_rng_create(&d->rng, &m->memory, m->reactors);
+
+	if (!ret)
+		d->device = virtio_rng_device(d->rng);
+	return ret;
+}
+
+int machine_device_make(struct machine *m, struct machine_device *d)
+{
+	static int (*const make[])(struct machine *, struct machine_device *) = {
+		[MACHINE_DISK] = make_disk,
+		[MACHINE_NET] = make_net,
+		[MACHINE_RNG] = make_rng,
+	};
+	struct virtio_pci_config c = { .host = m->pci, .irq = m->irq, .reactors = m->reactors };
+	int ret = make[d->kind](m, d);
+
+	if (ret)
+		return ret;
+	c.device = d->device;
+	return virtio_pci_create(&d->function, &c);
 }
 
 static void enter_reactor(void *owner)
@@ -152,14 +238,7 @@ int machine_make_devices(struct machine *m)
 	};
 	int ret = reactors_create(&m->reactors, &c);
 
-	for (u32 i = 0; i < m->config->disk_count && !ret; i++)
-		ret = make_disk(m, i);
-	for (u32 i = 0; i < m->config->net_count && !ret; i++)
-		ret = make_net(m, i);
-	if (!ret && m->config->rng) {
-		ret = virtio_rng_create(&m->rng, &m->memory, m->reactors);
-		if (!ret)
-			ret = plug(m, virtio_rng_device(m->rng));
-	}
+	for (u32 i = 0; i < m->device_count && !ret; i++)
+		ret = machine_device_make(m, m->devices[i]);
 	return ret;
 }

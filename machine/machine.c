@@ -188,8 +188,8 @@ int machine_start(struct machine *m)
 int machine_restart(struct machine *m)
 {
 	vcpus_pause(m->vcpus);
-	for (u32 i = 0; i < m->function_count; i++)
-		virtio_pci_reset(m->functions[i]);
+	for (u32 i = 0; i < m->device_count; i++)
+		virtio_pci_reset(m->devices[i]->function);
 	pci_host_reset(m->pci);
 	console_flush(m->console, 0);
 	uart_reset(m->uart);
@@ -203,16 +203,19 @@ int machine_restart(struct machine *m)
 
 void machine_write_stats(const struct machine *m, bool end)
 {
+	struct virtio_device *devices[MACHINE_MAX_DEVICES];
 	const struct stats_sources sources = {
 		.vcpus = m->vcpus,
 		.reactors = m->reactors,
-		.devices = m->devices,
-		.device_count = m->function_count,
+		.devices = devices,
+		.device_count = m->device_count,
 		.start = m->start,
 		.first_output = console_first_output(m->console),
 		.milestones = &m->milestones,
 	};
 
+	for (u32 i = 0; i < m->device_count; i++)
+		devices[i] = m->devices[i]->device;
 	if (m->stats.fd >= 0)
 		stats_put_all(&sources, &m->stats);
 	if (end && m->config->boot_timing)
@@ -221,11 +224,15 @@ void machine_write_stats(const struct machine *m, bool end)
 
 void machine_let_go(struct machine *m)
 {
-	for (u32 i = 0; i < m->function_count; i++)
-		virtio_pci_reset(m->functions[i]);
+	for (u32 i = 0; i < m->device_count; i++)
+		virtio_pci_reset(m->devices[i]->function);
 	reactors_destroy(m->reactors);
-	for (u32 i = 0; i < m->tap_count; i++)
-		tap_close(&m->taps[i]);
-	for (u32 i = 0; i < m->disk_count; i++)
-		disk_close(&m->disks[i]);
+	for (u32 i = 0; i < m->device_count; i++) {
+		struct machine_device *d = m->devices[i];
+
+		if (d->open && d->kind == MACHINE_NET)
+			tap_close(&d->tap);
+		if (d->open && d->kind == MACHINE_DISK)
+			disk_close(&d->disk);
+	}
 }

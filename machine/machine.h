@@ -22,9 +22,28 @@
 #include "vm/ticks.h"
 #include "vm/uart.h"
 
-#define MACHINE_MAX_FUNCTIONS (CONFIG_MAX_DISKS + CONFIG_MAX_NETS + 1)
+#define MACHINE_MAX_DEVICES 31 /* slots of bus 0 beside the bridge's */
 /* What helps against -EMFILE, the likeliest error of what needs no more than a descriptor. */
 #define MORE_FILES "allow more open files (ulimit -n)"
+
+enum machine_kind { MACHINE_DISK, MACHINE_NET, MACHINE_RNG };
+
+/* One virtio device with its host end. What its kind has not is zero. */
+struct machine_device {
+	enum machine_kind kind;
+	char id[16]; /* "blk0": its name wherever it is spoken of */
+	u32 number;  /* among its kind */
+	const struct config_disk *disk_config;
+	const struct config_net *net_config;
+	bool open; /* disk or tap */
+	struct disk disk;
+	struct tap tap;
+	struct virtio_blk *blk;
+	struct virtio_net *net;
+	struct virtio_rng *rng;
+	struct virtio_device *device; /* of these */
+	struct virtio_pci *function;
+};
 
 struct machine {
 	const struct config *config;
@@ -40,15 +59,8 @@ struct machine {
 	struct acpi_pm *pm;
 	struct pci_host *pci;
 	struct reactors *reactors;
-	struct disk disks[CONFIG_MAX_DISKS];
-	struct tap taps[CONFIG_MAX_NETS];
-	u32 disk_count, tap_count; /* open ones */
-	struct virtio_blk *blks[CONFIG_MAX_DISKS];
-	struct virtio_net *nets[CONFIG_MAX_NETS];
-	struct virtio_rng *rng;
-	struct virtio_pci *functions[MACHINE_MAX_FUNCTIONS];
-	struct virtio_device *devices[MACHINE_MAX_FUNCTIONS]; /* of the functions */
-	u32 function_count;
+	struct machine_device *devices[MACHINE_MAX_DEVICES];
+	u32 device_count;
 	struct boot *boot;
 	struct vcpus *vcpus;
 	int signals; /* signalfd */
@@ -91,5 +103,12 @@ int machine_open_backends(struct machine *m);
 
 /* The reactors, and every virtio device on the bus. Logs, 0 or -errno. */
 int machine_make_devices(struct machine *m);
+
+/* A new device of a kind, with the lowest number that is free, last in m->devices; logs and returns
+ * NULL when there are as many as there may be. */
+struct machine_device *machine_device_new(struct machine *m, enum machine_kind kind);
+/* Registers the open host end, makes the virtio device and puts it on the bus. Logs, 0 or -errno.
+ */
+int machine_device_make(struct machine *m, struct machine_device *d);
 
 #endif
