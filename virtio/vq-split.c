@@ -5,9 +5,8 @@
  * driver writes into them may change at any time: each field is loaded exactly once (atomically, or
  * a descriptor by one copy), checked, and only the copy is used.
  */
-#include <errno.h>
 #include <linux/virtio_ring.h>
-#include "virtio/virtqueue.h"
+#include "virtio/vq-chain.h"
 
 /* All ring fields are naturally aligned, as the areas are (2.7: 16, 2 and 4). */
 static u16 ring_load(const __virtio16 *from)
@@ -23,13 +22,6 @@ static u16 ring_load_acquire(const __virtio16 *from)
 static void ring_store(__virtio16 *to, u16 value)
 {
 	__atomic_store_n(to, htole16(value), __ATOMIC_RELAXED);
-}
-
-/* Our store, then the driver's: neither side may read the other's wish before its own index is out.
- * (Not the C11 fence: the thread sanitizer refuses that one.) */
-static void full_fence(void)
-{
-	__sync_synchronize();
 }
 
 /* An indirect table may lie at any address, so descriptors are copied bytewise; the barrier keeps
@@ -62,17 +54,6 @@ static const __virtio16 *used_event(const struct virtqueue *vq)
 	return &available->ring[vq->size];
 }
 
-static int fault(struct virtqueue *vq, const char *what)
-{
-	vq->fault = what;
-	return -EPROTO;
-}
-
-static bool head_is_out(const struct virtqueue *vq, u16 head)
-{
-	return vq->in_flight[head / 64] >> (head % 64) & 1;
-}
-
 static int split_start(struct virtqueue *vq, const struct vq_setup *setup)
 {
 	u64 size = setup->size;
@@ -100,47 +81,14 @@ static int split_start(struct virtqueue *vq, const struct vq_setup *setup)
 	return 0;
 }
 
-/* A walk through one chain, direct or in its indirect table. */
-struct walk {
-	struct vq_buffer *buffer;
-	struct iovec *iov;
-	u32 room;  /* entries in iov */
-	u32 count; /* descriptors that are buffers, those of length 0 included */
-};
-
-static int take_buffer(struct virtqueue *vq, struct walk *walk, const struct vring_desc *desc)
+static int take_buffer(struct virtqueue *vq, struct vq_walk *walk, const struct vring_desc *desc)
 {
-	struct vq_buffer *buffer = walk->buffer;
-	bool writable = desc->flags & VRING_DESC_F_WRITE;
-	u32 *total = writable ? &buffer->writable_bytes : &buffer->readable_bytes;
-	u32 entries = buffer->readable + buffer->writable;
-	void *at;
-
-	if (++walk->count > vq->chain_max)
-		return fault(vq, "a descriptor chain is longer than the queue");
-	/* 2.7.4.2: readable first. A device that tolerated it would misplace the payload. */
-	if (!writable && buffer->writable)
-		return fault(vq, "a readable descriptor follows a writable one");
-	if (desc->len == 0) /* says nothing, and nothing forbids it */
-		return 0;
-	at = memory_at(vq->memory, desc->addr, desc->len);
-	if (!at)
-		return fault(vq, "a descriptor is outside RAM");
-	if (__builtin_add_overflow(*total, desc->len, total))
-		return fault(vq, "a descriptor chain is longer than 4 GiB");
-	if (entries >= walk->room)
-		return fault(vq, "a descriptor chain has too many parts");
-	walk->iov[entries] = (struct iovec){ .iov_base = at, .iov_len = desc->len };
-	if (writable)
-		buffer->writable++;
-	else
-		buffer->readable++;
-	return 0;
+	return vq_walk_element(vq, walk, desc->addr, desc->len, desc->flags & VRING_DESC_F_WRITE);
 }
 
 /* 2.7.5.3: a table has no length of its own in use; its chain starts at entry 0 and stays inside.
  */
-static int walk_indirect(struct virtqueue *vq, struct walk *walk, const struct vring_desc *refer)
+static int walk_indirect(struct virtqueue *vq, struct vq_walk *walk, const struct vring_desc *refer)
 {
 	u32 entries = refer->len / sizeof(struct vring_desc);
 	const struct vring_desc *table;
@@ -149,33 +97,33 @@ static int walk_indirect(struct virtqueue *vq, struct walk *walk, const struct v
 	int err;
 
 	if (!vq->indirect)
-		return fault(vq, "an indirect descriptor without the feature");
+		return vq_fault(vq, "an indirect descriptor without the feature");
 	if (refer->flags & VRING_DESC_F_NEXT)
-		return fault(vq, "an indirect descriptor with a next one");
+		return vq_fault(vq, "an indirect descriptor with a next one");
 	if (refer->len == 0 || refer->len % sizeof(struct vring_desc))
-		return fault(vq, "an indirect table's length is not a multiple of 16");
+		return vq_fault(vq, "an indirect table's length is not a multiple of 16");
 	if (entries > UINT16_MAX + 1u)
-		return fault(vq, "an indirect table is longer than an index can say");
+		return vq_fault(vq, "an indirect table is longer than an index can say");
 	table = memory_at(vq->memory, refer->addr, refer->len);
 	if (!table)
-		return fault(vq, "an indirect table is outside RAM");
+		return vq_fault(vq, "an indirect table is outside RAM");
 	for (steps = 0; steps < entries; steps++) {
 		desc = desc_load(&table[at]);
 		if (desc.flags & VRING_DESC_F_INDIRECT)
-			return fault(vq, "an indirect descriptor inside an indirect table");
+			return vq_fault(vq, "an indirect descriptor inside an indirect table");
 		err = take_buffer(vq, walk, &desc);
 		if (err)
 			return err;
 		if (!(desc.flags & VRING_DESC_F_NEXT))
 			return 0;
 		if (desc.next >= entries)
-			return fault(vq, "a next index is outside its indirect table");
+			return vq_fault(vq, "a next index is outside its indirect table");
 		at = desc.next;
 	}
-	return fault(vq, "a descriptor chain loops");
+	return vq_fault(vq, "a descriptor chain loops");
 }
 
-static int walk_chain(struct virtqueue *vq, struct walk *walk, u16 head)
+static int walk_chain(struct virtqueue *vq, struct vq_walk *walk, u16 head)
 {
 	const struct vring_desc *table = vq->descriptors;
 	struct vring_desc desc;
@@ -193,16 +141,16 @@ static int walk_chain(struct virtqueue *vq, struct walk *walk, u16 head)
 		if (!(desc.flags & VRING_DESC_F_NEXT))
 			return 0;
 		if (desc.next >= vq->size)
-			return fault(vq, "a next index is outside the descriptor table");
+			return vq_fault(vq, "a next index is outside the descriptor table");
 		at = desc.next;
 	}
-	return fault(vq, "a descriptor chain loops");
+	return vq_fault(vq, "a descriptor chain loops");
 }
 
 static int split_pop(struct virtqueue *vq, struct vq_buffer *buffer, struct iovec *iov, u16 max)
 {
 	const struct vring_avail *available = vq->available;
-	struct walk walk = { .buffer = buffer, .iov = iov, .room = max };
+	struct vq_walk walk = { .buffer = buffer, .iov = iov, .room = max };
 	u16 place = vq->next_available & (vq->size - 1);
 	u16 index, head;
 	int err;
@@ -217,18 +165,18 @@ static int split_pop(struct virtqueue *vq, struct vq_buffer *buffer, struct iove
 	 * size cannot be. This bounds what a serve takes and what is in flight, whatever the driver
 	 * writes. */
 	if ((u16)(index - vq->next_available) > vq->size || (u16)(index - vq->published) > vq->size)
-		return fault(vq, "the available index jumped");
+		return vq_fault(vq, "the available index jumped");
 	head = ring_load(&available->ring[place]);
 	if (head >= vq->size)
-		return fault(vq, "a head is outside the descriptor table");
-	if (head_is_out(vq, head))
-		return fault(vq, "a buffer in flight was made available again");
+		return vq_fault(vq, "a head is outside the descriptor table");
+	if (vq_is_out(vq, head))
+		return vq_fault(vq, "a buffer in flight was made available again");
 
 	*buffer = (struct vq_buffer){ .iov = iov, .head = head };
 	err = walk_chain(vq, &walk, head);
 	if (err)
 		return err;
-	vq->in_flight[head / 64] |= BIT64(head % 64);
+	vq_set_out(vq, head);
 	vq->taken[place] = head;
 	vq->next_available++;
 	return 1;
@@ -241,7 +189,7 @@ static void split_unpop(struct virtqueue *vq, u16 count)
 	while (count--) {
 		vq->next_available--;
 		head = vq->taken[vq->next_available & (vq->size - 1)];
-		vq->in_flight[head / 64] &= ~BIT64(head % 64);
+		vq_clear_out(vq, head);
 	}
 }
 
@@ -252,7 +200,7 @@ static void split_push(struct virtqueue *vq, u16 head, u32 written)
 
 	__atomic_store_n(&element->id, htole32(head), __ATOMIC_RELAXED);
 	__atomic_store_n(&element->len, htole32(written), __ATOMIC_RELAXED);
-	vq->in_flight[head / 64] &= ~BIT64(head % 64);
+	vq_clear_out(vq, head);
 	vq->next_used++;
 }
 
@@ -269,7 +217,7 @@ static bool split_publish(struct virtqueue *vq)
 	vq->published = new;
 	/* 2.7.7.2: the index before the driver's wish is read; pairs with the driver's barrier
 	 * between writing used_event (or flags) and its last look at the index. */
-	full_fence();
+	vq_full_fence();
 	if (vq->notify_on_empty && ring_load(&available->idx) == vq->next_available)
 		return true;
 	if (vq->event_idx) /* avail flags are to be ignored */
@@ -299,7 +247,7 @@ static bool split_unmute(struct virtqueue *vq)
 		ring_store(&((struct vring_used *)vq->used)->flags, 0);
 	/* 2.7.10.1: our wish before the index is read again; pairs with the driver's barrier
 	 * between its index and its reading of our wish. */
-	full_fence();
+	vq_full_fence();
 	return ring_load_acquire(&available->idx) != vq->next_available;
 }
 
