@@ -5,18 +5,18 @@
  *
  * Files that are open stay usable; nothing opens a path, makes a socket, a process, a thread or a
  * ring, or maps executable memory. Built on the main thread, entered by each thread for itself.
+ * Everything here is made by hand and without a library, because every VM pays for it at start.
  */
-#include <cap-ng.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/io_uring.h>
 #include <linux/kvm.h>
 #include <linux/if_tun.h>
 #include <linux/seccomp.h>
-#include <linux/filter.h>
+#include <linux/securebits.h>
 #include <malloc.h>
 #include <pthread.h>
-#include <seccomp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,6 +30,8 @@
 #include <asm/termbits.h>
 #include "vm/end.h"
 #include "vm/log.h"
+#include "syscall-names.h"
+#include "vm/sandbox-filter.h"
 #include "vm/sandbox.h"
 
 #if defined(__has_feature)
@@ -47,27 +49,19 @@
 #define W   BIT(SANDBOX_WORKER)
 #define ALL (M | V | R | W)
 
-/* Who may make the call, and on what conditions, if any: (argument & mask) == value. */
-struct rule {
-	int call;
-	u8 kinds;
-	u8 conditions;
-	struct scmp_arg_cmp condition[2];
-};
-
 /* clang-format off */
-#define IF(argument, mask, value) { argument, SCMP_CMP_MASKED_EQ, mask, value }
-#define CALL(name, kinds) { SCMP_SYS(name), kinds, 0, {} }
+#define IF(argument, mask, value) { argument, mask, value }
+#define CALL(name, kinds) { SYS_##name, kinds, 0, {} }
 #define CALL_IF(name, kinds, argument, mask, value) \
-	{ SCMP_SYS(name), kinds, 1, { IF(argument, mask, value) } }
+	{ SYS_##name, kinds, 1, { IF(argument, mask, value) } }
 #define CALL_IF2(name, kinds, argument1, mask1, value1, argument2, mask2, value2) \
-	{ SCMP_SYS(name), kinds, 2, { IF(argument1, mask1, value1), IF(argument2, mask2, value2) } }
+	{ SYS_##name, kinds, 2, { IF(argument1, mask1, value1), IF(argument2, mask2, value2) } }
 /* clang-format on */
 
 /* An int or unsigned int: the kernel does not look at the upper half of the register. */
 #define LOW 0xffffffffu
 
-static const struct rule calls[] = {
+static const struct filter_rule calls[] = {
 	/* ---- living ---- */
 	CALL(exit, ALL),
 	CALL(exit_group, ALL),
@@ -139,10 +133,7 @@ static const struct rule calls[] = {
 };
 
 /* ioctl(2) requests. */
-static const struct {
-	unsigned int request;
-	u8 kinds;
-} ioctls[] = {
+static const struct filter_ioctl ioctls[] = {
 	{ KVM_RUN, V },
 	/* interrupts and doorbells, as a driver moves them */
 	{ KVM_IRQ_LINE, M | V | R },
@@ -201,10 +192,9 @@ static const char *const kind_names[SANDBOX_THREADS] = {
 	[SANDBOX_WORKER] = "worker",
 };
 
-#define MAX_CALLS 1024
+static const char *const call_names[] = { SYSCALL_NAMES };
 
-static struct sock_fprog filters[SANDBOX_THREADS];
-static char *call_names[MAX_CALLS]; /* for the signal handler, which cannot ask libseccomp */
+static struct filter filters[SANDBOX_THREADS];
 static void (*violation_hook)(void);
 static bool prepared;
 static int rewritable = -1; /* sandbox_allow_rewriting() */
@@ -249,7 +239,8 @@ static void on_sigsys(int signal_number, siginfo_t *info, void *context)
 	put(&text, "vmm: sandbox: thread ");
 	put(&text, thread_name);
 	put(&text, ": forbidden system call ");
-	put(&text, call < MAX_CALLS && call_names[call] ? call_names[call] : "unknown");
+	put(&text,
+	    call < ARRAY_SIZE(call_names) && call_names[call] ? call_names[call] : "unknown");
 	put(&text, " (");
 	put_number(&text, call, 10);
 	put(&text, ", arguments 0x");
@@ -279,88 +270,34 @@ void sandbox_allow_rewriting(int fd)
 
 /* ---- preparing ---- */
 
+/* All of them, and the way back: neither root nor what a file carries gives any at an execve(2),
+ * which the filters forbid anyway. What may not set the bits has no capability to lose by them. */
 static int drop_capabilities(void)
 {
-	capng_clear(CAPNG_SELECT_ALL);
-	/* The bounding set can be dropped by those only who have CAP_SETPCAP; with no_new_privs it
-	 * gives nothing anyway. */
-	capng_apply(CAPNG_SELECT_BOUNDS);
-	capng_clear(CAPNG_SELECT_ALL);
-	if (capng_apply(CAPNG_SELECT_CAPS) < 0 || capng_get_caps_process() < 0)
-		return -EPERM;
-	return capng_have_capabilities(CAPNG_SELECT_CAPS) == CAPNG_NONE ? 0 : -EPERM;
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	const struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {};
+
+	prctl(PR_SET_SECUREBITS, SECURE_ALL_BITS | SECURE_ALL_LOCKS, 0, 0, 0);
+	return syscall(SYS_capset, &header, none) ? -errno : 0;
 }
 
-/* That one file only: what main may cut short must not be a disk image. */
-static int allow_rewriting(scmp_filter_ctx filter)
-{
-	const struct scmp_arg_cmp that_file = IF(0, LOW, (scmp_datum_t)rewritable);
-	int error = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(pwrite64), 1, that_file);
-
-	if (!error)
-		error = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(ftruncate), 1, that_file);
-	return error;
-}
-
-static int add_rules(scmp_filter_ctx filter, enum sandbox_thread kind)
-{
-	int error = 0;
-
-	for (size_t i = 0; i < ARRAY_SIZE(calls) && !error; i++)
-		if (calls[i].kinds & BIT(kind))
-			error = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, calls[i].call,
-						       calls[i].conditions, calls[i].condition);
-	for (size_t i = 0; i < ARRAY_SIZE(ioctls) && !error; i++)
-		if (ioctls[i].kinds & BIT(kind))
-			error = seccomp_rule_add(
-				filter, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
-				SCMP_A1(SCMP_CMP_MASKED_EQ, LOW, ioctls[i].request));
-	if (!error && kind == SANDBOX_MAIN && rewritable >= 0)
-		error = allow_rewriting(filter);
-	/* A thread may signal its own process only: raise(), abort(), calling vCPUs out of the
-	 * guest. */
-	if (!error)
-		error = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
-					 SCMP_A0(SCMP_CMP_MASKED_EQ, LOW, (scmp_datum_t)getpid()));
-	return error;
-}
-
-/* libseccomp (before 2.6) can export a program to a file only. */
-static int export(scmp_filter_ctx filter, struct sock_fprog *program)
-{
-	int fd = memfd_create("seccomp", MFD_CLOEXEC), error;
-	off_t size = 0;
-
-	if (fd < 0)
-		return -errno;
-	error = seccomp_export_bpf(filter, fd);
-	if (!error && (size = lseek(fd, 0, SEEK_END)) < 0)
-		error = -errno;
-	if (!error && !(program->filter = malloc((size_t)size)))
-		error = -ENOMEM;
-	if (!error && pread(fd, program->filter, (size_t)size, 0) != size)
-		error = -EIO;
-	program->len = (unsigned short)((size_t)size / sizeof(program->filter[0]));
-	close(fd);
-	return error;
-}
-
+/* What depends on this process: that one file only, since what main may cut short must not be a
+ * disk image; and a thread may signal its own process only: raise(), abort(), calling vCPUs out of
+ * the guest. */
 static int build_filter(enum sandbox_thread kind)
 {
-	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_TRAP);
-	int error;
+	const struct filter_rule own[] = {
+		CALL_IF(tgkill, ALL, 0, LOW, (u32)getpid()),
+		CALL_IF(pwrite64, M, 0, LOW, (u32)rewritable),
+		CALL_IF(ftruncate, M, 0, LOW, (u32)rewritable),
+	};
+	const struct filter_rules rules[] = {
+		{ own, rewritable < 0 ? 1 : ARRAY_SIZE(own) },
+		{ calls, ARRAY_SIZE(calls) },
+	};
 
-	if (!filter)
-		return -ENOMEM;
-	error = seccomp_attr_set(filter, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
-	if (!error)
-		error = add_rules(filter, kind);
-	if (!error)
-		error = seccomp_attr_set(filter, SCMP_FLTATR_CTL_OPTIMIZE, 2); /* a binary tree */
-	if (!error)
-		error = export(filter, &filters[kind]);
-	seccomp_release(filter);
-	return error;
+	return filter_build(&filters[kind], BIT(kind), ioctls, ARRAY_SIZE(ioctls), rules,
+			    ARRAY_SIZE(rules));
 }
 
 int sandbox_prepare(void)
@@ -377,12 +314,12 @@ int sandbox_prepare(void)
 	what = "prctl";
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
 		goto fail_errno;
-	/* The C library opens files in two surprising places: the time zone's, for gmtime() too,
-	 * and with an arena per thread /proc/sys/vm/overcommit_memory in free(). */
+	/* The C library opens files in two surprising places: the time zone's, for gmtime() too
+	 * (and the one that is looked for here does not exist, so nothing is read), and with an
+	 * arena per thread /proc/sys/vm/overcommit_memory in free(). */
+	setenv("TZ", "UTC0", true);
 	tzset();
 	mallopt(M_ARENA_MAX, 1);
-	for (int call = 0; call < MAX_CALLS; call++)
-		call_names[call] = seccomp_syscall_resolve_num_arch(SCMP_ARCH_NATIVE, call);
 	what = "SIGSYS cannot be handled";
 	if (sigaction(SIGSYS, &action, NULL))
 		goto fail_errno;
@@ -409,9 +346,9 @@ int sandbox_enter(enum sandbox_thread kind)
 		return 0;
 	if (pthread_getname_np(pthread_self(), thread_name, sizeof(thread_name)))
 		strcpy(thread_name, kind_names[kind]);
-	if (!syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filters[kind]))
+	error = filter_enter(&filters[kind]);
+	if (!error)
 		return 0;
-	error = -errno;
 	if (violation_hook)
 		violation_hook();
 	log_line("sandbox: %s threads cannot close their filter: %s; --no-sandbox runs without",

@@ -25,7 +25,7 @@ void sandbox_on_violation(void (*fn)(void));
  * -1: none. Main thread, before sandbox_prepare(). */
 void sandbox_allow_rewriting(int fd);
 
-/* Drops all capabilities (libcap-ng) and sets no_new_privs; builds the filters so that
+/* Drops all capabilities and sets no_new_privs; builds the filters so that
  * sandbox_enter() allocates nothing. Logs, 0 or -errno. Main thread, before other threads start. */
 int sandbox_prepare(void);
 

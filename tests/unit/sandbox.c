@@ -14,6 +14,7 @@
 #include <linux/if_tun.h>
 #include <linux/io_uring.h>
 #include <linux/kvm.h>
+#include <linux/securebits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -534,11 +535,13 @@ static void look_at_process(void)
 		seen += !strcmp(line, "CapInh:\t0000000000000000\n");
 		seen += !strcmp(line, "CapPrm:\t0000000000000000\n");
 		seen += !strcmp(line, "CapEff:\t0000000000000000\n");
-		seen += !strcmp(line, "CapBnd:\t0000000000000000\n") || geteuid();
 		seen += !strcmp(line, "CapAmb:\t0000000000000000\n");
 		seen += !strcmp(line, "NoNewPrivs:\t1\n");
 	}
-	if (seen < 6 || prctl(PR_GET_DUMPABLE) != 0)
+	if (seen < 5 || prctl(PR_GET_DUMPABLE) != 0)
+		_exit(1);
+	/* root is nobody special either */
+	if (!geteuid() && !(prctl(PR_GET_SECUREBITS) & SECBIT_NOROOT))
 		_exit(1);
 }
 
