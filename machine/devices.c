@@ -30,12 +30,21 @@ static u16 net_queues(const struct config_net *net)
 /* Every descriptor that a reactor may name: doorbells, vectors, the line, disk or tap queues. */
 static u32 count_files(const struct config *config)
 {
-	u32 files = 64;
+	u32 files = 64 + virtio_pci_files(1, &config->rng_function);
 
-	for (u32 i = 0; i < config->disk_count; i++)
-		files += 2u * disk_queues(config, &config->disks[i]) + 8;
-	for (u32 i = 0; i < config->net_count; i++)
-		files += 5u * net_queues(&config->nets[i]) + 8;
+	for (u32 i = 0; i < config->disk_count; i++) {
+		const struct config_disk *d = &config->disks[i];
+		u16 queues = disk_queues(config, d);
+
+		files += queues + virtio_pci_files(queues, &d->function) + 8;
+	}
+	for (u32 i = 0; i < config->net_count; i++) {
+		const struct config_net *n = &config->nets[i];
+		u16 pairs = net_queues(n);
+		u16 queues = (u16)(2 * pairs + 1);
+
+		files += queues + pairs + virtio_pci_files(queues, &n->function) + 8;
+	}
 	return files;
 }
 
@@ -143,6 +152,7 @@ static int make_disk(struct machine *m, struct machine_device *d)
 		.queues = disk_queues(m->config, config),
 		.first_reactor = place_of(m, d),
 		.writethrough = config->writethrough,
+		.queue_size = config->function.queue_size,
 	};
 	int ret = disk_register(&d->disk, m->reactors);
 
@@ -164,6 +174,7 @@ static int make_net(struct machine *m, struct machine_device *d)
 		.name = d->id,
 		.tap = &d->tap,
 		.first_reactor = place_of(m, d),
+		.queue_size = config->function.queue_size,
 		.mtu = config->mtu ? config->mtu : (u16)(d->tap.mtu > 65535 ? 65535 : d->tap.mtu),
 	};
 	int ret = tap_register(&d->tap, m->reactors);
@@ -178,11 +189,25 @@ static int make_net(struct machine *m, struct machine_device *d)
 
 static int make_rng(struct machine *m, struct machine_device *d)
 {
-	int ret = virtio_rng_create(&d->rng, &m->memory, m->reactors);
+	int ret = virtio_rng_create(&d->rng, &m->memory, m->reactors,
+				    m->config->rng_function.queue_size);
 
 	if (!ret)
 		d->device = virtio_rng_device(d->rng);
 	return ret;
+}
+
+static const struct config_function *function_of(const struct machine *m,
+						 const struct machine_device *d)
+{
+	switch (d->kind) {
+	case MACHINE_DISK:
+		return &d->disk_config->function;
+	case MACHINE_NET:
+		return &d->net_config->function;
+	default:
+		return &m->config->rng_function;
+	}
 }
 
 int machine_device_make(struct machine *m, struct machine_device *d)
@@ -198,6 +223,7 @@ int machine_device_make(struct machine *m, struct machine_device *d)
 	if (ret)
 		return ret;
 	c.device = d->device;
+	c.function = function_of(m, d);
 	return virtio_pci_create(&d->function, &c);
 }
 

@@ -41,10 +41,11 @@ void blk_config_fill(struct virtio_blk *blk)
 {
 	const struct disk *disk = blk->disk;
 	u32 block = disk->logical_block;
+	u16 ring = blk->device.queues[0].max_size;
 	struct virtio_blk_config c = {
 		.capacity = htole64(disk->sectors),
 		.size_max = htole32(SEGMENT_MAX),
-		.seg_max = htole32(BLK_QUEUE_SIZE - 2), /* header and status take one each */
+		.seg_max = htole32(ring > 2 ? ring - 2u : 1), /* header and status take one each */
 		.blk_size = htole32(block),
 		.min_io_size = htole16((u16)(disk->minimum_io / block > UINT16_MAX
 						     ? UINT16_MAX

@@ -9,8 +9,9 @@
 #include <stdatomic.h>
 #include "vm/log.h"
 #include "virtio/device.h"
+#include "vm/config.h"
 
-#define BLK_QUEUE_SIZE	256
+#define BLK_QUEUE_SIZE	CONFIG_DISK_QUEUE_SIZE
 #define BLK_ID_BYTES	20
 #define BLK_MAX_RANGES	32	/* in one DISCARD or WRITE_ZEROES */
 #define BLK_MAX_DISCARD GIB(1)	/* bytes of one range */

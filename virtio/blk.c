@@ -149,6 +149,7 @@ static int make_device(struct virtio_blk *blk, const struct virtio_blk_options *
 		.config_size = blk_config_size(),
 		.queue_count = config->queues,
 		.queue_size = BLK_QUEUE_SIZE,
+		.queue_offer = config->queue_size,
 		.queue_reactor = queue_reactor,
 	};
 

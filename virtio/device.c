@@ -313,12 +313,14 @@ static int init_lock(struct virtio_device *device)
 
 int virtio_device_init(struct virtio_device *device, const struct virtio_device_config *config)
 {
+	u16 offer = config->queue_offer ? config->queue_offer : config->queue_size;
 	struct reactor *reactor;
 	int err;
 	u16 i;
 
 	if (config->queue_size == 0 || config->queue_size > VQ_MAX_SIZE ||
-	    (config->queue_size & (config->queue_size - 1)))
+	    (config->queue_size & (config->queue_size - 1)) || offer > config->queue_size ||
+	    (offer & (offer - 1)))
 		return -EINVAL;
 	memset(device, 0, sizeof(*device));
 	device->ops = config->ops;
@@ -345,6 +347,7 @@ int virtio_device_init(struct virtio_device *device, const struct virtio_device_
 		err = virtio_queue_init(&device->queues[i], device, i, config->queue_size, reactor);
 		if (err < 0)
 			goto fail;
+		device->queues[i].max_size = device->queues[i].size = offer;
 		device->queue_count++;
 	}
 	return 0;

@@ -52,7 +52,8 @@ struct virtio_device_ops {
 	void (*queue_stop)(struct virtio_queue *queue);
 	/* [vCPU or reactor, lock] All queues have stopped: forget everything the driver set. */
 	void (*reset)(struct virtio_device *device);
-	/* [main] What the type counts beyond the queues, as members of an open object. NULL: nothing. */
+	/* [main] What the type counts beyond the queues, as members of an open object. NULL:
+	 * nothing. */
 	void (*stats)(struct virtio_device *device, struct json *json);
 };
 
@@ -96,6 +97,7 @@ struct virtio_queue {
 
 	/* registers, under the device's lock */
 	u16 max_size, size;
+	u16 chain_max; /* longest chain that the device type has room for */
 	bool enabled;
 	u16 msix_vector;
 	u64 descriptors, driver, used; /* areas */
@@ -118,7 +120,8 @@ struct virtio_queue {
 	bool polled; /* served and left muted: the reactor busy-polls it */
 	struct virtio_queue_counts counts;
 	struct latency latency;
-	/* the device type's: buffers wait for what comes from outside, which is no latency of ours */
+	/* the device type's: buffers wait for what comes from outside, which is no latency of ours
+	 */
 	bool untimed;
 
 	/* the core's own; the first five under the device's lock */
@@ -187,6 +190,7 @@ struct virtio_device_config {
 	u32 config_size; /* bytes of device-specific configuration */
 	u16 queue_count;
 	u16 queue_size;		 /* max of each: power of two up to VQ_MAX_SIZE */
+	u16 queue_offer;	 /* what is offered of that, a power of two; 0: all */
 	const u8 *queue_reactor; /* for each queue the number of its reactor; NULL: all on 0 */
 };
 
@@ -201,8 +205,8 @@ void virtio_device_destroy(struct virtio_device *device);
 
 /* [reactor] Next available buffer of a running queue: 1, 0 (none, or nothing may be taken:
  * stopping, broken, no bus mastering) or -EPROTO: the device then already has NEEDS_RESET. Counts
- * it in flight; there are never more than ring.size, no head twice. max of max_size (not size)
- * never runs out. */
+ * it in flight; there are never more than ring.size, no head twice. max of the type's
+ * queue_size (not size) never runs out. */
 int virtio_queue_pop(struct virtio_queue *queue, struct vq_buffer *buffer, struct iovec *iov,
 		     u16 max);
 /* [reactor] Gives back the last `count` popped, unused; also while the queue stops. */

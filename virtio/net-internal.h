@@ -19,6 +19,7 @@
 #undef virtio_net_config
 #include "backends/tap.h"
 #include "virtio/net.h"
+#include "vm/config.h"
 
 /* Newer than some uapi headers (virtio 1.3, 5.1.3 and 5.1.6). */
 #ifndef VIRTIO_NET_F_GUEST_USO4
@@ -30,7 +31,7 @@
 #define VIRTIO_NET_HDR_GSO_UDP_L4 5
 #endif
 
-#define NET_QUEUE_SIZE 512
+#define NET_QUEUE_SIZE CONFIG_NET_QUEUE_SIZE
 /* The largest frame of all: IPv6 with a full payload (virtio 1.3, 5.1.6.3). */
 #define NET_FRAME_MAX  (ETH_HLEN + 40 + 65535)
 #define NET_VLAN_BYTES 4

@@ -490,6 +490,7 @@ static int device_init(struct virtio_net *net, const struct virtio_net_options *
 		.config_size = CONFIG_BYTES,
 		.queue_count = (u16)(2 * net->max_pairs + 1),
 		.queue_size = NET_QUEUE_SIZE,
+		.queue_offer = config->queue_size,
 		.queue_reactor = queue_reactor,
 	};
 

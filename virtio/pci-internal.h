@@ -17,11 +17,13 @@ struct virtio_pci_window {
 	u8 bar;
 	u32 offset, length;
 	u32 multiplier; /* NOTIFY: notify_off_multiplier */
+	bool silent;	/* no capability tells of it: legacy drivers alone use it */
 };
 
 /* Where everything stands in a function: chosen once, when it is made. */
 struct virtio_pci_layout {
 	bool legacy; /* BAR0 has the legacy registers */
+	bool modern; /* there are virtio capabilities */
 	u16 device_id, subsystem_id;
 	u8 revision;
 	u64 io_size, memory_size;			      /* BAR0 and BAR2; 0: none */
@@ -29,7 +31,7 @@ struct virtio_pci_layout {
 	u32 window_count;
 	u8 msix_bar;
 	u32 msix_table, msix_pba;
-	u16 vectors;
+	u16 vectors; /* MSI-X; 0: no such capability */
 };
 
 struct virtio_pci {
@@ -51,7 +53,8 @@ struct virtio_pci {
 
 /* pci-layout.c: where a device's structures stand, and (function initialised) the capabilities. 0
  * or -ENOSPC. Main thread. */
-void virtio_pci_choose_layout(struct virtio_pci_layout *layout, const struct virtio_device *device);
+void virtio_pci_choose_layout(struct virtio_pci_layout *layout, const struct virtio_device *device,
+			      const struct config_function *wishes);
 int virtio_pci_add_capabilities(struct virtio_pci *pci);
 
 /* pci-layout.c: before a config read, after a config write: the configuration access window does

@@ -62,59 +62,122 @@ static u32 take_pages(struct virtio_pci_layout *layout, u64 bytes)
 	return (u32)at;
 }
 
-/* Windows in the order in which drivers shall meet them: Linux takes the first of a kind that it
- * can map. */
-void virtio_pci_choose_layout(struct virtio_pci_layout *layout, const struct virtio_device *device)
+static u32 preference(const struct virtio_pci_window *window, bool memory_first)
+{
+	bool io = window->bar == VIRTIO_PCI_IO_BAR;
+	bool second = window->type == VIRTIO_PCI_CAP_NOTIFY_CFG && memory_first ? io : !io;
+
+	return 2u * window->type + second;
+}
+
+/* By kind, and in each as drivers shall meet them: Linux takes the first of a kind that it can map.
+ */
+static void sort_windows(struct virtio_pci_layout *layout, bool memory_first)
+{
+	for (u32 i = 1; i < layout->window_count; i++)
+		for (u32 j = i; j; j--) {
+			struct virtio_pci_window *a = &layout->windows[j - 1];
+			struct virtio_pci_window *b = a + 1, kept = *a;
+
+			if (preference(a, memory_first) <= preference(b, memory_first))
+				break;
+			*a = *b;
+			*b = kept;
+		}
+}
+
+static void choose_identity(struct virtio_pci_layout *layout, const struct virtio_device *device,
+			    const struct config_function *wishes)
 {
 	u16 id = transitional_id(device->ops->id);
-	u32 queues = device->queue_count;
-	const struct virtio_pci_window port_notify = {
-		VIRTIO_PCI_CAP_NOTIFY_CFG, VIRTIO_PCI_IO_BAR, VIRTIO_PCI_QUEUE_NOTIFY, 2, 0,
-	};
-	struct virtio_pci_window memory_notify = {
-		VIRTIO_PCI_CAP_NOTIFY_CFG, VIRTIO_PCI_MEMORY_BAR, 0,
-		queues * NOTIFY_STEP,	   NOTIFY_STEP,
-	};
-	u32 common, isr, config;
 
-	layout->legacy = id;
-	layout->device_id = id ? id : (u16)(MODERN_BASE + device->ops->id);
-	layout->subsystem_id = id ? device->ops->id : layout->device_id;
-	layout->revision = id ? 0 : 1;
-	layout->vectors = (u16)(queues + 1 < PCI_MSIX_MAX ? queues + 1 : PCI_MSIX_MAX);
+	/* A device type without a transitional ID has no legacy interface (4.1.2.1). */
+	layout->legacy = id && wishes->layout != CONFIG_LAYOUT_MODERN;
+	layout->modern = !layout->legacy || wishes->layout != CONFIG_LAYOUT_LEGACY;
+	layout->device_id = layout->legacy ? id : (u16)(MODERN_BASE + device->ops->id);
+	layout->subsystem_id = layout->legacy ? device->ops->id : layout->device_id;
+	layout->revision = layout->legacy ? 0 : 1;
+}
 
-	common = take_pages(layout, COMMON_LENGTH);
-	isr = take_pages(layout, 1);
-	config = take_pages(layout, device->config_size);
-	memory_notify.offset = take_pages(layout, queues * NOTIFY_STEP);
+/* Where the ISR or the doorbells are offered to modern drivers. */
+static bool offers(const struct virtio_pci_layout *layout, enum config_place wish,
+		   enum config_place place)
+{
+	if (!layout->modern)
+		return false;
+	if (wish != CONFIG_PLACE_ANY)
+		return wish == place;
+	return place == CONFIG_PLACE_MMIO || layout->legacy;
+}
+
+/* The windows in BAR0, which is what says how large that is. A legacy driver's doorbell is there in
+ * any case. */
+static void add_io_windows(struct virtio_pci_layout *layout, const struct virtio_device *device,
+			   bool notify, bool isr)
+{
+	u64 size = VIRTIO_PCI_CONFIG_OFF(1);
+
+	if (layout->legacy || notify)
+		add_window(layout, (struct virtio_pci_window){ .type = VIRTIO_PCI_CAP_NOTIFY_CFG,
+							       .bar = VIRTIO_PCI_IO_BAR,
+							       .offset = VIRTIO_PCI_QUEUE_NOTIFY,
+							       .length = 2,
+							       .silent = !notify });
+	if (isr)
+		add_window(layout, (struct virtio_pci_window){ .type = VIRTIO_PCI_CAP_ISR_CFG,
+							       .bar = VIRTIO_PCI_IO_BAR,
+							       .offset = VIRTIO_PCI_ISR,
+							       .length = 1 });
+	if (!layout->window_count)
+		return;
+	if (layout->legacy)
+		size += device->config_size;
+	layout->io_size = power_of_two(32, size);
+	if (layout->io_size > IO_BAR_MOST)
+		layout->io_size = IO_BAR_MOST;
+}
+
+static void add_memory_window(struct virtio_pci_layout *layout, u8 type, u32 length, u32 multiplier)
+{
+	add_window(layout, (struct virtio_pci_window){ .type = type,
+						       .bar = VIRTIO_PCI_MEMORY_BAR,
+						       .offset = take_pages(layout, length),
+						       .length = length,
+						       .multiplier = multiplier });
+}
+
+static void add_msix(struct virtio_pci_layout *layout)
+{
+	if (!layout->vectors)
+		return;
 	layout->msix_bar = VIRTIO_PCI_MEMORY_BAR;
 	layout->msix_table = take_pages(layout, (u64)layout->vectors * PCI_MSIX_ENTRY_SIZE);
 	layout->msix_pba = take_pages(layout, ALIGN_UP((u32)layout->vectors, 64u) / 8);
-	layout->memory_size = power_of_two(PAGE, layout->memory_size);
-	if (layout->legacy) {
-		layout->io_size = power_of_two(32, VIRTIO_PCI_CONFIG_OFF(1) + device->config_size);
-		if (layout->io_size > IO_BAR_MOST)
-			layout->io_size = IO_BAR_MOST;
-	}
+}
 
-	add_window(layout,
-		   (struct virtio_pci_window){ VIRTIO_PCI_CAP_COMMON_CFG, VIRTIO_PCI_MEMORY_BAR,
-					       common, COMMON_LENGTH, 0 });
-	if (layout->io_size && queues <= PORT_QUEUES)
-		add_window(layout, port_notify);
-	add_window(layout, memory_notify);
-	if (layout->io_size && queues > PORT_QUEUES)
-		add_window(layout, port_notify);
-	if (layout->io_size)
-		add_window(layout,
-			   (struct virtio_pci_window){ VIRTIO_PCI_CAP_ISR_CFG, VIRTIO_PCI_IO_BAR,
-						       VIRTIO_PCI_ISR, 1, 0 });
-	add_window(layout, (struct virtio_pci_window){ VIRTIO_PCI_CAP_ISR_CFG,
-						       VIRTIO_PCI_MEMORY_BAR, isr, 1, 0 });
-	if (device->config_size)
-		add_window(layout, (struct virtio_pci_window){ VIRTIO_PCI_CAP_DEVICE_CFG,
-							       VIRTIO_PCI_MEMORY_BAR, config,
-							       device->config_size, 0 });
+void virtio_pci_choose_layout(struct virtio_pci_layout *layout, const struct virtio_device *device,
+			      const struct config_function *wishes)
+{
+	u32 queues = device->queue_count;
+	bool memory_first = queues > PORT_QUEUES;
+
+	choose_identity(layout, device, wishes);
+	layout->vectors = wishes->vectors;
+	add_io_windows(layout, device, offers(layout, wishes->notify, CONFIG_PLACE_PIO),
+		       offers(layout, wishes->isr, CONFIG_PLACE_PIO));
+	if (layout->modern)
+		add_memory_window(layout, VIRTIO_PCI_CAP_COMMON_CFG, COMMON_LENGTH, 0);
+	if (offers(layout, wishes->isr, CONFIG_PLACE_MMIO))
+		add_memory_window(layout, VIRTIO_PCI_CAP_ISR_CFG, 1, 0);
+	if (layout->modern && device->config_size)
+		add_memory_window(layout, VIRTIO_PCI_CAP_DEVICE_CFG, device->config_size, 0);
+	if (offers(layout, wishes->notify, CONFIG_PLACE_MMIO))
+		add_memory_window(layout, VIRTIO_PCI_CAP_NOTIFY_CFG, queues * NOTIFY_STEP,
+				  NOTIFY_STEP);
+	add_msix(layout);
+	if (layout->memory_size)
+		layout->memory_size = power_of_two(PAGE, layout->memory_size);
+	sort_windows(layout, memory_first);
 }
 
 /* ---- capabilities ---- */
@@ -161,11 +224,13 @@ int virtio_pci_add_capabilities(struct virtio_pci *pci)
 	int error;
 
 	for (u32 i = 0; i < pci->layout.window_count; i++) {
+		if (pci->layout.windows[i].silent)
+			continue;
 		error = add_capability(pci, &pci->layout.windows[i]);
 		if (error)
 			return error;
 	}
-	return add_window_capability(pci);
+	return pci->layout.modern ? add_window_capability(pci) : 0;
 }
 
 /* ---- the configuration access window (4.1.4.9) ---- */

@@ -287,7 +287,7 @@ static int make_function(struct virtio_pci *pci, const struct virtio_pci_config 
 	const struct virtio_pci_layout *layout = &pci->layout;
 	int error = virtio_pci_add_capabilities(pci);
 
-	if (!error)
+	if (!error && layout->vectors)
 		error = pci_msix_init(function, config->irq, layout->msix_bar, layout->msix_table,
 				      layout->msix_pba, layout->vectors);
 	if (!error)
@@ -317,10 +317,37 @@ static void connect_device(struct virtio_pci *pci)
 	pthread_mutex_unlock(&device->lock);
 }
 
+/*
+ * What the user wants, within what is there: KVM has one table of interrupt routes for the whole
+ * machine. Who comes when it is nearly full gets what is left, and shares or goes without: that is
+ * slower, not less.
+ */
+static const struct config_function *function_wishes(const struct virtio_pci_config *config,
+						     struct config_function *wishes)
+{
+	u32 room = irq_msi_room(config->irq), vectors = config->device->queue_count + 1u;
+
+	*wishes = config->function ? *config->function : (struct config_function){ 0 };
+	if (wishes->vectors_given)
+		vectors = wishes->vectors;
+	else if (vectors > PCI_MSIX_MAX)
+		vectors = PCI_MSIX_MAX;
+	if (vectors > room) {
+		log_line("%s: %u interrupt vectors instead of %u: KVM has routes for no more; give "
+			 "devices fewer queues, or smaller vectors=",
+			 config->device->name, room, vectors);
+		vectors = room;
+	}
+	wishes->vectors_given = true;
+	wishes->vectors = (u16)vectors;
+	return wishes;
+}
+
 int virtio_pci_create(struct virtio_pci **result, const struct virtio_pci_config *config)
 {
 	struct virtio_device *device = config->device;
 	struct virtio_pci *pci = calloc(1, sizeof(*pci));
+	struct config_function wishes;
 	struct pci_function *function;
 	int error = -ENOMEM;
 
@@ -329,8 +356,8 @@ int virtio_pci_create(struct virtio_pci **result, const struct virtio_pci_config
 	pci->device = device;
 	pci->reactors = config->reactors;
 	pci->intx_file = -1;
-	virtio_pci_choose_layout(&pci->layout, device);
-	pci->vector_files = calloc(pci->layout.vectors, sizeof(reactor_file));
+	virtio_pci_choose_layout(&pci->layout, device, function_wishes(config, &wishes));
+	pci->vector_files = calloc(pci->layout.vectors + 1u, sizeof(reactor_file));
 	if (!pci->vector_files) {
 		free(pci);
 		goto out;
@@ -346,8 +373,10 @@ int virtio_pci_create(struct virtio_pci **result, const struct virtio_pci_config
 		function->bars[VIRTIO_PCI_IO_BAR].kind = PCI_BAR_IO;
 		function->bars[VIRTIO_PCI_IO_BAR].size = pci->layout.io_size;
 	}
-	function->bars[VIRTIO_PCI_MEMORY_BAR].kind = PCI_BAR_MEM64;
-	function->bars[VIRTIO_PCI_MEMORY_BAR].size = pci->layout.memory_size;
+	if (pci->layout.memory_size) {
+		function->bars[VIRTIO_PCI_MEMORY_BAR].kind = PCI_BAR_MEM64;
+		function->bars[VIRTIO_PCI_MEMORY_BAR].size = pci->layout.memory_size;
+	}
 	pci_function_init(function, &(struct pci_id){
 					    .vendor = VIRTIO_PCI_VENDOR,
 					    .device = pci->layout.device_id,

@@ -1,14 +1,15 @@
 /*
- * virtio over PCI (virtio 1.3, 4.1): a transitional function with the legacy registers, ISR and
- * doorbell in BAR0 (I/O) and the modern structures, MSI-X table and PBA in BAR2 (64-bit memory).
- * pci-modern.c and pci-legacy.c are the two register layouts over one device core; pci.c is the
- * function: capabilities, interrupts, doorbells.
+ * virtio over PCI (virtio 1.3, 4.1): usually a transitional function with the legacy registers, ISR
+ * and doorbell in BAR0 (I/O) and the modern structures, MSI-X table and PBA in BAR2 (64-bit
+ * memory). pci-modern.c and pci-legacy.c are the two register layouts over one device core; pci.c
+ * is the function: capabilities, interrupts, doorbells.
  */
 #ifndef VIRTIO_PCI_H
 #define VIRTIO_PCI_H
 
 #include "pci/pci.h"
 #include "virtio/device.h"
+#include "vm/config.h"
 
 struct virtio_pci;
 
@@ -16,14 +17,16 @@ struct virtio_pci_config {
 	struct pci_host *host;
 	struct irq *irq;
 	struct reactors *reactors;
-	struct virtio_device *device; /* initialised, not yet plugged */
+	struct virtio_device *device;		/* initialised, not yet plugged */
+	const struct config_function *function; /* the user's wishes; NULL: none */
 };
 
-/* How many files and events a function of so many queues registers with the reactors: a vector
- * each, one for the configuration, the line, and perhaps the line's end of interrupt. */
-static inline u32 virtio_pci_files(u16 queues)
+/* How many files and events a function of so many queues registers with the reactors: its vectors
+ * (by default one a queue and one for the configuration), the line, and perhaps the line's end of
+ * interrupt. */
+static inline u32 virtio_pci_files(u16 queues, const struct config_function *function)
 {
-	return queues + 3u;
+	return (function && function->vectors_given ? function->vectors : queues + 1u) + 2;
 }
 
 /* Makes the function and plugs it into the next free slot; sets device->transport. Before

@@ -307,7 +307,7 @@ void virtio_queue_want(struct virtio_queue *queue)
 	queue->setup = (struct vq_setup){
 		.memory = device->memory,
 		.size = queue->size,
-		.chain_max = queue->max_size,
+		.chain_max = queue->chain_max,
 		.descriptors = queue->descriptors,
 		.driver = queue->driver,
 		.device = queue->used,
@@ -430,7 +430,7 @@ int virtio_queue_init(struct virtio_queue *queue, struct virtio_device *device, 
 
 	queue->device = device;
 	queue->index = index;
-	queue->max_size = max_size;
+	queue->max_size = queue->chain_max = max_size;
 	queue->reactor = reactor;
 	queue->interrupt = VIRTIO_INTERRUPT_NONE;
 	queue->serve.run = serve_run;

@@ -7,8 +7,9 @@
 #include <stdlib.h>
 #include <sys/random.h>
 #include "virtio/rng.h"
+#include "vm/config.h"
 
-#define QUEUE_SIZE 64
+#define QUEUE_SIZE CONFIG_RNG_QUEUE_SIZE
 /* One buffer gets no more: filling a large one (a guest may offer gigabytes) would hold up the
  * reactor, and 5.4.6 lets the device use less than the buffer. */
 #define BYTES_MAX KIB(64)
@@ -83,7 +84,7 @@ static const struct virtio_device_ops rng_ops = {
 };
 
 int virtio_rng_create(struct virtio_rng **out, const struct memory *memory,
-		      struct reactors *reactors)
+		      struct reactors *reactors, u16 queue_size)
 {
 	const struct virtio_device_config config = {
 		.ops = &rng_ops,
@@ -92,6 +93,7 @@ int virtio_rng_create(struct virtio_rng **out, const struct memory *memory,
 		.reactors = reactors,
 		.queue_count = 1,
 		.queue_size = QUEUE_SIZE,
+		.queue_offer = queue_size,
 	};
 	struct virtio_rng *rng = calloc(1, sizeof(*rng));
 	int err;

@@ -28,7 +28,7 @@ struct vq_buffer {
 struct vq_setup {
 	const struct memory *memory;
 	u16 size;      /* split: power of two, 1 to VQ_MAX_SIZE */
-	u16 chain_max; /* longest chain: the size that the device offers; 0: size */
+	u16 chain_max; /* longest chain that there is room for; 0: size */
 	u64 descriptors, driver,
 		device;		  /* guest-physical: descriptor area, driver area, device area */
 	bool event_idx, indirect; /* negotiated */
@@ -76,9 +76,9 @@ int vq_start(struct virtqueue *vq, const struct vq_format *format, const struct 
 /*
  * Takes the next available buffer; its iovecs go to iov[max]. 1: got one; 0: none available;
  * -EPROTO: the driver broke the ring, vq->fault says how, and nothing more is taken. max of at
- * least vq->chain_max never runs out, since longer chains are a fault (2.7.5.3.1: longer than the
- * size that the device offers; a driver that chose a smaller one may still fill long indirect
- * tables). At most vq->size buffers are out at a time, none twice: the rest is a fault too.
+ * least vq->chain_max never runs out, since longer chains are a fault. 2.7.5.3.1 allows none longer
+ * than the queue, but drivers on small queues do fill long indirect tables. At most vq->size
+ * buffers are out at a time, none twice: the rest is a fault too.
  */
 static inline int vq_pop(struct virtqueue *vq, struct vq_buffer *buffer, struct iovec *iov, u16 max)
 {

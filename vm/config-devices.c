@@ -1,5 +1,6 @@
 /*
- * The options that name devices: --disk and --net, with what may follow each value. Main thread.
+ * The options that make devices: --disk, --net and --rng, with what may follow each value. Main
+ * thread.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -92,6 +93,8 @@ int config_set_disk(struct config_parser *parser, const char *value)
 	if (!copy)
 		return config_no_memory();
 	memset(target.disk, 0, sizeof(*target.disk));
+	parser->function = &target.disk->function;
+	parser->queue_size_max = CONFIG_DISK_QUEUE_SIZE;
 	path = config_next_part(&cursor);
 	if (!*path)
 		err = config_error(parser, value,
@@ -181,6 +184,8 @@ int config_set_net(struct config_parser *parser, const char *value)
 	if (!copy)
 		return config_no_memory();
 	memset(net, 0, sizeof(*net));
+	parser->function = &net->function;
+	parser->queue_size_max = CONFIG_NET_QUEUE_SIZE;
 	tap = config_next_part(&cursor);
 	err = check_interface_name(parser, tap);
 	if (!err)
@@ -199,6 +204,26 @@ int config_set_net(struct config_parser *parser, const char *value)
 		err = config_set_string(&net->tap, tap);
 	if (!err)
 		config->net_count++;
+	free(copy);
+	return err;
+}
+
+/* ---- rng ---- */
+
+int config_set_rng(struct config_parser *parser, const char *value)
+{
+	struct config *config = parser->config;
+	char *copy = strdup(value), *cursor = copy;
+	int err;
+
+	if (!copy)
+		return config_no_memory();
+	config->rng_function = (struct config_function){ 0 };
+	parser->function = &config->rng_function;
+	parser->queue_size_max = CONFIG_RNG_QUEUE_SIZE;
+	err = config_bool(parser, NULL, config_next_part(&cursor), &config->rng);
+	if (!err)
+		err = config_parse_suboptions(parser, NULL, &cursor);
 	free(copy);
 	return err;
 }

@@ -103,7 +103,8 @@ static void help_option(const struct config_option *option)
 		put_word(word, &column, HELP_COLUMN);
 	}
 	if (option + 1 < config_options + config_option_count && option[1].beside)
-		printf("  --%s  %s", option[1].name, option[1].help);
+		printf("  --%s%s%s  %s", option[1].name, option[1].argument ? " " : "",
+		       option[1].argument ? option[1].argument : "", option[1].help);
 	putchar('\n');
 }
 
@@ -219,8 +220,12 @@ static void man_option(const struct config_option *option)
 		roff(sub->argument);
 		printf("\\fR]%s", sub->argument_optional ? "]" : "");
 	}
+	if (option->function)
+		printf("[,\\fIkey\\fR=...]");
 	putchar('\n');
 	man_line("", option->man);
+	if (option->function)
+		man_line("", "Its place on the bus follows keys of its own, see DEVICE LAYOUT.");
 	if (!option->suboptions)
 		return;
 	puts(".RS");
@@ -229,6 +234,19 @@ static void man_option(const struct config_option *option)
 		man_line("", sub->man);
 	}
 	puts(".RE");
+}
+
+static void man_function(void)
+{
+	puts(".SH DEVICE LAYOUT");
+	man_line("", "These keys follow a disk, a network or the entropy device (as in --rng "
+		     "on,layout=modern), for measuring, and for trying drivers:");
+	for (const struct config_suboption *sub = config_function_suboptions; sub->name; sub++) {
+		printf(".TP\n\\fB%s\\fR=\\fI", sub->name);
+		roff(sub->argument);
+		puts("\\fR");
+		man_line("", sub->man);
+	}
 }
 
 static void man_config_file(void)
@@ -312,6 +330,7 @@ int config_print_man(void)
 	for (size_t i = 0; i < config_option_count; i++)
 		if (!config_options[i].hidden)
 			man_option(&config_options[i]);
+	man_function();
 	man_config_file();
 	man_terminal();
 	puts(".SH SIGNALS");

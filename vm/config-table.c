@@ -185,11 +185,6 @@ static int set_serial(struct config_parser *parser, const char *value)
 	return config_set_string(&parser->config->serial, value);
 }
 
-static int set_rng(struct config_parser *parser, const char *value)
-{
-	return config_bool(parser, NULL, value, &parser->config->rng);
-}
-
 static int set_poll(struct config_parser *parser, void *target, const char *value)
 {
 	struct config *config = target;
@@ -303,13 +298,13 @@ const struct config_option config_options[] = {
 		 "least 64M. "
 		 "The default is 512M." },
 	{ "disk", "PATH", "raw image or block device; may repeat", .set = config_set_disk,
-	  .suboptions = config_disk_suboptions, .list = true,
+	  .suboptions = config_disk_suboptions, .function = true, .list = true,
 	  .man = "A raw disk image or a block device, as a virtio disk: /dev/vda, /dev/vdb and so "
 		 "on in "
 		 "the order given. May be repeated, up to 16 times. A comma in the path is "
 		 "doubled." },
 	{ "net", "TAP", "tap interface; may repeat", .set = config_set_net,
-	  .suboptions = config_net_suboptions, .list = true,
+	  .suboptions = config_net_suboptions, .function = true, .list = true,
 	  .man = "A tap interface of the host, as a virtio network interface. A tap that belongs "
 		 "to the "
 		 "user needs no privilege; one that does not exist is made where that is "
@@ -320,7 +315,10 @@ const struct config_option config_options[] = {
 		 "pseudo-terminal, whose name is printed), none, or the path of a file that takes "
 		 "the "
 		 "output. A file of one of those names is written as ./pty." },
-	{ "rng", "on|off", "entropy device [on]", .set = set_rng,
+	{ "rng", "on|off",
+	  "entropy device [on]; it, disks and nets may have ,layout= ,isr= ,notify= ,vectors= "
+	  ",queue-size=",
+	  .set = config_set_rng, .function = true,
 	  .man = "Whether the machine has a virtio entropy device, so that boot never waits for "
 		 "randomness. The default is on." },
 	{ "iothreads", "N", "threads that serve disks and networks [1]", .set = set_iothreads,
@@ -336,11 +334,10 @@ const struct config_option config_options[] = {
 	  .man = "SIGTERM presses the machine's power button; after this time, or at a second "
 		 "signal, "
 		 "the machine is ended. The default is 10." },
-	{ "no-reboot", NULL, "end with status 3 when the guest reboots", .set = set_no_reboot,
+	{ "no-reboot", NULL, "end with status 3 at a reboot", .set = set_no_reboot,
 	  .man = "End with status 3 when the guest resets the machine, instead of starting it "
 		 "again." },
-	{ "no-sandbox", NULL, "keep privileges and all system calls (for debugging)",
-	  .set = set_no_sandbox,
+	{ "no-sandbox", NULL, "for debugging", .set = set_no_sandbox, .beside = true,
 	  .man = "Keep capabilities and leave all system calls allowed. For debugging vmm "
 		 "itself." },
 	{ "stats", "FILE", "write counters as JSON", .set = set_stats,

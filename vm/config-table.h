@@ -13,6 +13,9 @@ struct config_parser {
 	const struct config_option *option;
 	const char *file; /* the config file, or NULL: flags */
 	unsigned int line;
+	/* set by the setter of an option that has `function`, before config_parse_suboptions() */
+	struct config_function *function;
+	u32 queue_size_max;
 };
 
 /* A `,name` or `,name=value` after an option's value. */
@@ -20,6 +23,7 @@ struct config_suboption {
 	const char *name;
 	const char *argument;	/* what the value looks like */
 	bool argument_optional; /* `,name` alone means on */
+	bool shared;		/* target is the parser's function */
 	const char *man;
 	/* target is what the option fills. 0, or -EINVAL after a log line. value is not empty. */
 	int (*set)(struct config_parser *parser, void *target, const char *value);
@@ -34,6 +38,7 @@ struct config_option {
 	 */
 	int (*set)(struct config_parser *parser, const char *value);
 	const struct config_suboption *suboptions; /* ended by a NULL name */
+	bool function;				   /* and those of config_function_suboptions */
 	bool list;				   /* may be given more than once */
 	bool flag_only;				   /* has no place in a config file */
 	bool hidden;				   /* not in --help and the man page */
@@ -82,10 +87,16 @@ int config_no_memory(void);
 /* A copy of value takes the place of *to. 0 or -ENOMEM. */
 int config_set_string(char **to, const char *value);
 
-/* ---- config-devices.c: what the table says of --disk and --net ---- */
+/* ---- config-devices.c: what the table says of --disk, --net and --rng ---- */
 int config_set_disk(struct config_parser *parser, const char *value);
 int config_set_net(struct config_parser *parser, const char *value);
+int config_set_rng(struct config_parser *parser, const char *value);
 extern const struct config_suboption config_disk_suboptions[], config_net_suboptions[];
+
+/* ---- config-function.c: what they have in common ---- */
+extern const struct config_suboption config_function_suboptions[];
+/* After the suboptions: do they go together? 0, or -EINVAL after a log line. */
+int config_check_function(const struct config_parser *parser);
 
 /* Cuts the next part off a comma list in place; a doubled comma is a comma of the value. NULL at
  * the end. */

@@ -176,12 +176,29 @@ char *config_next_part(char **cursor)
 	return part;
 }
 
-static const struct config_suboption *find_suboption(const struct config_option *option,
-						     const char *name)
+/* An option's own suboptions, then those it shares; NULL: the first, and after the last. */
+static const struct config_suboption *next_suboption(const struct config_option *option,
+						     const struct config_suboption *sub)
 {
-	const struct config_suboption *sub;
+	const struct config_suboption *shared =
+		option->function ? config_function_suboptions : NULL;
 
-	for (sub = option->suboptions; sub->name; sub++)
+	if (sub && sub[1].name)
+		return sub + 1;
+	if (!sub && option->suboptions)
+		return option->suboptions;
+	for (const struct config_suboption *at = shared; sub && at && at->name; at++)
+		if (at == sub)
+			return NULL;
+	return shared;
+}
+
+static const struct config_suboption *find_suboption(const struct config_option *option,
+						     const char *name, u32 *number)
+{
+	const struct config_suboption *sub = NULL;
+
+	for (*number = 0; (sub = next_suboption(option, sub)); (*number)++)
 		if (!strcmp(sub->name, name))
 			return sub;
 	return NULL;
@@ -189,17 +206,17 @@ static const struct config_suboption *find_suboption(const struct config_option 
 
 static int unknown_suboption(const struct config_parser *parser, const char *name)
 {
-	const struct config_suboption *sub, *nearest = NULL;
+	const struct config_suboption *sub = NULL, *nearest = NULL;
 	unsigned int best = 3;
-	char known[128] = "";
+	char known[160] = "";
 	size_t used = 0;
 
-	for (sub = parser->option->suboptions; sub->name; sub++) {
+	while ((sub = next_suboption(parser->option, sub))) {
 		unsigned int distance = config_distance(name, sub->name);
 
 		used += (size_t)snprintf(known + used, sizeof(known) - used, "%s%s",
 					 used ? ", " : "", sub->name);
-		if (distance < best && distance < strlen(sub->name)) {
+		if (distance < best && 2 * distance <= strlen(sub->name)) {
 			best = distance;
 			nearest = sub;
 		}
@@ -216,7 +233,7 @@ static int unknown_suboption(const struct config_parser *parser, const char *nam
 int config_parse_suboptions(struct config_parser *parser, void *target, char **cursor)
 {
 	const struct config_suboption *sub;
-	u32 seen = 0;
+	u32 seen = 0, number;
 	char *part, *value;
 	int err;
 
@@ -228,22 +245,22 @@ int config_parse_suboptions(struct config_parser *parser, void *target, char **c
 			return config_error(parser, NULL,
 					    "nothing between two commas; remove one, or "
 					    "double it if it belongs to the value");
-		sub = find_suboption(parser->option, part);
+		sub = find_suboption(parser->option, part, &number);
 		if (!sub)
 			return unknown_suboption(parser, part);
-		if (seen & BIT(sub - parser->option->suboptions))
+		if (seen & BIT(number))
 			return config_error(parser, NULL, "%s is given twice; keep one", sub->name);
-		seen |= BIT(sub - parser->option->suboptions);
+		seen |= BIT(number);
 		if (!value && sub->argument_optional)
 			value = "on";
 		if (!value || !*value)
 			return config_error(parser, NULL, "%s has no value; write %s=%s", sub->name,
 					    sub->name, sub->argument);
-		err = sub->set(parser, target, value);
+		err = sub->set(parser, sub->shared ? parser->function : target, value);
 		if (err)
 			return err;
 	}
-	return 0;
+	return parser->option->function ? config_check_function(parser) : 0;
 }
 
 /* Damerau's distance (optimal string alignment), three rows at a time. */

@@ -11,10 +11,28 @@
 #define CONFIG_MAX_DISKS     16
 #define CONFIG_MAX_NETS	     8
 #define CONFIG_MAX_QUEUES    64
+#define CONFIG_MAX_VECTORS   512
 #define CONFIG_MAX_IOTHREADS 64
 #define CONFIG_MAX_POLL_US   1000000
 #define CONFIG_MAX_SECONDS   31536000 /* a year */
 #define CONFIG_MIN_MEMORY    MIB(64)
+
+/* Entries of a virtqueue, at most and by default. */
+#define CONFIG_DISK_QUEUE_SIZE 256
+#define CONFIG_NET_QUEUE_SIZE  512
+#define CONFIG_RNG_QUEUE_SIZE  64
+
+enum config_layout { CONFIG_LAYOUT_TRANSITIONAL, CONFIG_LAYOUT_MODERN, CONFIG_LAYOUT_LEGACY };
+enum config_place { CONFIG_PLACE_ANY, CONFIG_PLACE_PIO, CONFIG_PLACE_MMIO };
+
+/* How a device stands on its bus; all zero: as is usual. */
+struct config_function {
+	enum config_layout layout;
+	enum config_place isr, notify;
+	bool vectors_given;
+	u16 vectors;	/* MSI-X, if vectors_given; 0: none */
+	u16 queue_size; /* 0: the largest */
+};
 
 struct config_disk {
 	char *path;
@@ -23,6 +41,7 @@ struct config_disk {
 	bool writethrough; /* cache=writethrough */
 	char serial[21];   /* NUL-terminated, may be empty: then derived from the file */
 	u16 queues;	   /* 0: the default */
+	struct config_function function;
 };
 
 struct config_net {
@@ -31,6 +50,7 @@ struct config_net {
 	bool mac_given;
 	u16 mtu;    /* 0: the tap's */
 	u16 queues; /* pairs; 0: the default (1) */
+	struct config_function function;
 };
 
 enum config_action { CONFIG_RUN, CONFIG_CHECK, CONFIG_HELP, CONFIG_VERSION, CONFIG_MAN };
@@ -48,9 +68,10 @@ struct config {
 	u32 net_count;
 	char *serial; /* "stdio" (default), "none", "pty" or a file's path */
 	bool rng;     /* default on */
+	struct config_function rng_function;
 	u32 iothreads;
 	bool poll_given;
-	u32 poll_us; /* longest busy-polling window, if poll_given */
+	u32 poll_us;	     /* longest busy-polling window, if poll_given */
 	u32 timeout_seconds; /* 0: none */
 	u32 grace_seconds;   /* between the power button and the end, default 10 */
 	bool reboot;	     /* false: --no-reboot */

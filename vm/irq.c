@@ -433,6 +433,16 @@ void irq_msi_destroy(struct irq_msi *msi)
 	free(msi);
 }
 
+u32 irq_msi_room(struct irq *irq)
+{
+	u32 room;
+
+	pthread_mutex_lock(&irq->lock);
+	room = irq->msi_limit - irq->msi_count;
+	pthread_mutex_unlock(&irq->lock);
+	return room;
+}
+
 int irq_msi_fd(const struct irq_msi *msi)
 {
 	return msi->fd;

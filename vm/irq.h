@@ -61,6 +61,9 @@ void irq_shared_resampled(struct irq *irq, u32 gsi);
 int irq_msi_create(struct irq *irq, struct irq_msi **msi);
 void irq_msi_destroy(struct irq_msi *msi);
 
+/* How many more vectors irq_msi_create() has GSIs for. Any thread. */
+u32 irq_msi_room(struct irq *irq);
+
 /* The eventfd to write 1 to (EFD_NONBLOCK). Any thread. */
 int irq_msi_fd(const struct irq_msi *msi);
 

@@ -304,6 +304,44 @@ static void test_nets(void **state)
 	       "u,mac=52:54:00:00:00:01");
 }
 
+/* How devices stand on their bus: the same keys for each kind. */
+static void test_functions(void **state)
+{
+	const struct config_function *f;
+
+	(void)state;
+	accept("--kernel", "k", "--disk", "a,layout=modern,ro,isr=pio", "--disk",
+	       "b,notify=mmio,vectors=0,queue-size=64", "--net",
+	       "t,layout=legacy,notify=pio,mtu=900", "--rng",
+	       "on,layout=transitional,vectors=512,queue-size=2");
+	f = &config.disks[0].function;
+	assert_true(f->layout == CONFIG_LAYOUT_MODERN && f->isr == CONFIG_PLACE_PIO);
+	assert_true(f->notify == CONFIG_PLACE_ANY && !f->vectors_given && !f->queue_size);
+	assert_true(config.disks[0].readonly);
+	f = &config.disks[1].function;
+	assert_true(f->layout == CONFIG_LAYOUT_TRANSITIONAL && f->notify == CONFIG_PLACE_MMIO);
+	assert_true(f->vectors_given && f->vectors == 0 && f->queue_size == 64);
+	f = &config.nets[0].function;
+	assert_true(f->layout == CONFIG_LAYOUT_LEGACY && f->notify == CONFIG_PLACE_PIO);
+	assert_int_equal(config.nets[0].mtu, 900);
+	f = &config.rng_function;
+	assert_true(config.rng && f->vectors == 512 && f->queue_size == 2);
+
+	config_free(&config);
+
+	refuse("layout=new|no such layout|transitional", "--disk", "a,layout=new");
+	refuse("isr=memory|pio or mmio", "--net", "t,isr=memory");
+	refuse("notify=x|pio or mmio", "--rng", "on,notify=x");
+	refuse("vectors=513|0 to 512", "--disk", "a,vectors=513");
+	refuse("queue-size=48|power of two", "--disk", "a,queue-size=48");
+	refuse("queue-size=512|2 to 256", "--disk", "a,queue-size=512");
+	refuse("queue-size=128|2 to 64", "--rng", "on,queue-size=128");
+	refuse("layout=legacy|leave isr=mmio out", "--disk", "a,layout=legacy,isr=mmio");
+	refuse("layout=legacy|leave notify=mmio out", "--net", "t,notify=mmio,layout=legacy");
+	refuse("layout|twice", "--net", "t,layout=legacy,layout=modern");
+	refuse("layot|did you mean layout?|queue-size", "--rng", "on,layot=modern");
+}
+
 static void test_usage(void **state)
 {
 	(void)state;
@@ -496,6 +534,7 @@ static void test_help(void **state)
 			fail_msg("--help has no status %s", word);
 	}
 	assert_non_null(strstr(text, ",cache=writeback|writethrough"));
+	assert_non_null(strstr(text, ",queue-size="));
 	assert_non_null(strstr(text, "Ctrl-A"));
 	assert_null(strstr(text, "--man"));
 	assert_memory_equal(output_of(config_print_version), "vmm ", 4);
@@ -555,13 +594,13 @@ static void test_full_output(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_defaults),    cmocka_unit_test(test_everything),
-		cmocka_unit_test(test_memory),	    cmocka_unit_test(test_cpus),
-		cmocka_unit_test(test_disks),	    cmocka_unit_test(test_nets),
-		cmocka_unit_test(test_usage),	    cmocka_unit_test(test_actions),
-		cmocka_unit_test(test_file),	    cmocka_unit_test(test_examples),
-		cmocka_unit_test(test_help),	    cmocka_unit_test(test_man),
-		cmocka_unit_test(test_full_output),
+		cmocka_unit_test(test_defaults),  cmocka_unit_test(test_everything),
+		cmocka_unit_test(test_memory),	  cmocka_unit_test(test_cpus),
+		cmocka_unit_test(test_disks),	  cmocka_unit_test(test_nets),
+		cmocka_unit_test(test_functions), cmocka_unit_test(test_usage),
+		cmocka_unit_test(test_actions),	  cmocka_unit_test(test_file),
+		cmocka_unit_test(test_examples),  cmocka_unit_test(test_help),
+		cmocka_unit_test(test_man),	  cmocka_unit_test(test_full_output),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -22,7 +22,7 @@ static int up(void **state, bool epoll)
 
 	memset(f, 0, sizeof(*f));
 	driver_machine_up(&f->machine, RAM, 1, epoll);
-	assert_int_equal(virtio_rng_create(&f->rng, &f->machine.memory, f->machine.reactors), 0);
+	assert_int_equal(virtio_rng_create(&f->rng, &f->machine.memory, f->machine.reactors, 0), 0);
 	f->device = virtio_rng_device(f->rng);
 	f->interrupt = driver_interrupt(&f->machine, &f->device->queues[0]);
 	driver_machine_go(&f->machine);

@@ -186,7 +186,8 @@ static inline void discover(struct fixture *f)
 	}
 }
 
-static inline void machine_up(u16 id, u16 queues, u32 config_size)
+static inline void machine_up_as(u16 id, u16 queues, u32 config_size,
+				 const struct config_function *function)
 {
 	struct fixture *f = &fixture;
 	struct virtio_device_config config = { .ops = &device_ops,
@@ -196,8 +197,9 @@ static inline void machine_up(u16 id, u16 queues, u32 config_size)
 					       .features = BIT64(5) | BIT64(40) | BIT64(50),
 					       .config_size = config_size,
 					       .queue_count = queues,
-					       .queue_size = 64 };
-	struct virtio_pci_config pci = { .device = &f->device };
+					       .queue_size = 64,
+					       .queue_offer = function ? function->queue_size : 0 };
+	struct virtio_pci_config pci = { .device = &f->device, .function = function };
 
 	memset(f, 0, sizeof(*f));
 	device_ops.id = id;
@@ -216,6 +218,11 @@ static inline void machine_up(u16 id, u16 queues, u32 config_size)
 	driver_machine_go(&f->machine);
 	command(&f->pci, SLOT, PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
 	discover(f);
+}
+
+static inline void machine_up(u16 id, u16 queues, u32 config_size)
+{
+	machine_up_as(id, queues, config_size, NULL);
 }
 
 static inline void machine_down(void)

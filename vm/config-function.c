@@ -1,0 +1,115 @@
+/*
+ * What --disk, --net and --rng have in common: how the device stands on its bus. Main thread.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "vm/config-table.h"
+
+static int set_layout(struct config_parser *parser, void *target, const char *value)
+{
+	static const char *const names[] = { [CONFIG_LAYOUT_TRANSITIONAL] = "transitional",
+					     [CONFIG_LAYOUT_MODERN] = "modern",
+					     [CONFIG_LAYOUT_LEGACY] = "legacy" };
+	struct config_function *function = target;
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(names); i++)
+		if (!strcmp(value, names[i])) {
+			function->layout = (enum config_layout)i;
+			return 0;
+		}
+	return config_error(parser, NULL,
+			    "layout=%.40s: no such layout; give transitional, modern or legacy",
+			    value);
+}
+
+static int set_place(struct config_parser *parser, const char *what, const char *value,
+		     enum config_place *to)
+{
+	if (!strcmp(value, "pio"))
+		*to = CONFIG_PLACE_PIO;
+	else if (!strcmp(value, "mmio"))
+		*to = CONFIG_PLACE_MMIO;
+	else
+		return config_error(parser, NULL, "%s=%.40s: no such place; give pio or mmio", what,
+				    value);
+	return 0;
+}
+
+static int set_isr(struct config_parser *parser, void *target, const char *value)
+{
+	struct config_function *function = target;
+
+	return set_place(parser, "isr", value, &function->isr);
+}
+
+static int set_notify(struct config_parser *parser, void *target, const char *value)
+{
+	struct config_function *function = target;
+
+	return set_place(parser, "notify", value, &function->notify);
+}
+
+static int set_vectors(struct config_parser *parser, void *target, const char *value)
+{
+	struct config_function *function = target;
+	u64 n;
+	int err = config_number(parser, "vectors", value, 0, CONFIG_MAX_VECTORS, &n);
+
+	if (err)
+		return err;
+	function->vectors_given = true;
+	function->vectors = (u16)n;
+	return 0;
+}
+
+static int set_queue_size(struct config_parser *parser, void *target, const char *value)
+{
+	struct config_function *function = target;
+	u64 n;
+	int err = config_number(parser, "queue-size", value, 2, parser->queue_size_max, &n);
+
+	if (err)
+		return err;
+	if (n & (n - 1))
+		return config_error(parser, NULL,
+				    "queue-size=%.40s: not a power of two; give 2 to %u", value,
+				    parser->queue_size_max);
+	function->queue_size = (u16)n;
+	return 0;
+}
+
+int config_check_function(const struct config_parser *parser)
+{
+	const struct config_function *function = parser->function;
+
+	if (function->layout == CONFIG_LAYOUT_LEGACY &&
+	    (function->isr == CONFIG_PLACE_MMIO || function->notify == CONFIG_PLACE_MMIO))
+		return config_error(parser, NULL,
+				    "layout=legacy has its ISR and its doorbell in I/O space "
+				    "alone; leave %s=mmio out",
+				    function->isr == CONFIG_PLACE_MMIO ? "isr" : "notify");
+	return 0;
+}
+
+const struct config_suboption config_function_suboptions[] = {
+	{ "layout", "transitional|modern|legacy", .shared = true, .set = set_layout,
+	  .man = "Which interfaces of virtio over PCI the device has. transitional, the default, "
+		 "is both at once; modern has the IDs and structures of virtio 1.0 and later "
+		 "alone, and no I/O region unless isr= or notify= ask for one; legacy has the "
+		 "registers from before 1.0 alone." },
+	{ "isr", "pio|mmio", .shared = true, .set = set_isr,
+	  .man = "Where modern drivers find the ISR register: in I/O space or in memory. By "
+		 "default in both, I/O first; with layout=modern in memory." },
+	{ "notify", "pio|mmio", .shared = true, .set = set_notify,
+	  .man = "Where modern drivers find the doorbells: one I/O port for all queues, or an "
+		 "address in memory for each. By default in both, I/O first unless there are "
+		 "many queues; with layout=modern in memory." },
+	{ "vectors", "N", .shared = true, .set = set_vectors,
+	  .man = "MSI-X vectors, 0 to 512; 0 leaves the interrupt line alone. The default is one "
+		 "for each queue and one for the configuration." },
+	{ "queue-size", "N", .shared = true, .set = set_queue_size,
+	  .man = "Entries of each virtqueue, a power of two up to the default: 256 for disks, "
+		 "512 for networks, 64 for entropy." },
+	{ 0 },
+};
