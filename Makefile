@@ -20,16 +20,15 @@ WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-pr
 CFLAGS	 ?= -O2 -g
 CPPFLAGS += -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -I. -Ibuild
 BASE	 := -std=gnu17 -pthread -fno-strict-aliasing -fstack-protector-strong $(WARNINGS)
-# liburing is small: inside, it costs a start less than as a library of its own
-LIBURING := $(shell $(CC) -print-file-name=liburing.a)
-LDLIBS	 := $(if $(wildcard $(LIBURING)),$(LIBURING),-luring) -pthread
-TEST_LDLIBS := -lcap-ng -lseccomp -lcmocka
+# Small libraries: inside, they cost a start less than as files of their own.
+archive	  = $(or $(wildcard $(shell $(CC) -print-file-name=lib$(1).a)),-l$(1))
+LDLIBS	 := $(call archive,uring) $(call archive,cap-ng) -pthread
 LDFLAGS	 += -Wl,-z,relro,-z,now -Wl,--as-needed
 ASAN	 := -O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 TSAN	 := -O1 -g1 -fsanitize=thread -fno-omit-frame-pointer
 
 ROOMS	:= vm pci virtio backends firmware machine
-SOURCES := $(sort $(foreach room,$(ROOMS),$(wildcard $(room)/*.c)))
+SOURCES := $(filter-out vm/sandbox-generate.c,$(sort $(foreach room,$(ROOMS),$(wildcard $(room)/*.c))))
 UNITS	:= $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/*.c))
 # unit tests whose code runs on several threads: built and run under TSan too
 THREADED_UNITS := $(patsubst tests/unit/%.c,%,$(shell grep -l '^/\* tsan' tests/unit/*.c 2>/dev/null))
@@ -47,17 +46,17 @@ build/vmm: $(OBJECTS)
 build/obj/%.o: %.c | build/generated
 	@mkdir -p $(@D)
 	@echo '  CC    $@'
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(BASE) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(CPPFLAGS) -Ibuild/obj $(CFLAGS) $(BASE) -MMD -MP -c -o $@ $<
 
 build/asan/%.o: %.c | build/generated
 	@mkdir -p $(@D)
 	@echo '  CC    $@'
-	$(Q)$(CC) $(CPPFLAGS) $(ASAN) $(BASE) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(CPPFLAGS) -Ibuild/asan $(ASAN) $(BASE) -MMD -MP -c -o $@ $<
 
 build/tsan/%.o: %.c | build/generated
 	@mkdir -p $(@D)
 	@echo '  CC    $@'
-	$(Q)$(CC) $(CPPFLAGS) $(TSAN) $(BASE) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(CPPFLAGS) -Ibuild/tsan $(TSAN) $(BASE) -MMD -MP -c -o $@ $<
 
 # The DSDT: ASL through iasl to a C array (dsdt_aml_code).
 build/dsdt.hex: firmware/dsdt.asl
@@ -69,15 +68,22 @@ build/version.h: FORCE
 	@mkdir -p $(@D)
 	@echo '#define VMM_VERSION "$(VERSION)"' | cmp -s - $@ || echo '#define VMM_VERSION "$(VERSION)"' >$@
 
-# What the sandbox calls a call that it forbids.
-build/syscall-names.h: Makefile
+# The sandbox's filters, which differ for sanitized code: by libseccomp, here and not at each start.
+build/%/sandbox-generate: vm/sandbox-generate.c $(wildcard vm/sandbox*.h) vm/types.h
 	@mkdir -p $(@D)
-	$(Q)echo '#define SYSCALL_NAMES \' >$@
-	$(Q)echo '#include <asm/unistd_64.h>' | $(CC) -E -dM - | \
-		sed -n 's/^#define __NR_\([a-z0-9_]*\) \([0-9]*\)$$/	[\2] = "\1", \\/p' | sort -V >>$@
-	$(Q)echo >>$@
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(BASE) $(SANDBOXED_$*) -o $@ $< -lseccomp
 
-build/generated: build/dsdt.hex build/version.h build/syscall-names.h
+build/%/sandbox-filters.h: build/%/sandbox-generate
+	@echo '  GEN   $@'
+	$(Q)$< >$@.new && mv $@.new $@
+
+SANDBOXED_asan := -DSANITIZED
+SANDBOXED_tsan := -DSANITIZED
+build/obj/vm/sandbox.o: build/obj/sandbox-filters.h
+build/asan/vm/sandbox.o: build/asan/sandbox-filters.h
+build/tsan/vm/sandbox.o: build/tsan/sandbox-filters.h
+
+build/generated: build/dsdt.hex build/version.h
 	@touch $@
 
 build/asan/libvmm.a: $(ASAN_OBJECTS)
@@ -88,11 +94,11 @@ build/tsan/libvmm.a: $(TSAN_OBJECTS)
 
 build/asan/tests/unit/%: build/asan/tests/unit/%.o build/asan/libvmm.a
 	@echo '  LD    $@'
-	$(Q)$(CC) $(ASAN) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(TEST_LDLIBS)
+	$(Q)$(CC) $(ASAN) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 
 build/tsan/tests/unit/%: build/tsan/tests/unit/%.o build/tsan/libvmm.a
 	@echo '  LD    $@'
-	$(Q)$(CC) $(TSAN) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(TEST_LDLIBS)
+	$(Q)$(CC) $(TSAN) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 
 # Every test; check-fast leaves out the guests. Each installs what it needs first and says why.
 check: deps-check
