@@ -214,45 +214,62 @@ void pci_host_reset(struct pci_host *host)
 	pci_function_reset(&host->bridge);
 }
 
-/* 0 for none left. */
+/* 0 for none left. Round and round: a guest that has not yet noticed that a function is gone would
+ * take the next in its place for the same. */
 static u8 free_slot(const struct pci_host *host)
 {
-	for (u8 slot = 1; slot < PCI_SLOTS; slot++)
+	for (u8 i = 0; i < PCI_SLOTS - 1; i++) {
+		u8 slot = (u8)(1 + (host->last_slot + i) % (PCI_SLOTS - 1));
+
 		if (!host->slots[slot])
 			return slot;
+	}
 	return 0;
 }
 
-int pci_function_plug(struct pci_host *host, struct pci_function *function, u8 slot)
+int pci_function_place(struct pci_host *host, struct pci_function *function, u8 slot)
 {
 	int error = pci_bars_check(function);
 
 	if (error)
 		return error;
-	pthread_rwlock_wrlock(&host->lock);
 	if (!slot)
 		slot = free_slot(host);
-	if (!slot || slot >= PCI_SLOTS || host->slots[slot]) {
-		error = -ENOSPC;
-		goto out;
-	}
+	if (!slot || slot >= PCI_SLOTS || host->slots[slot])
+		return -ENOSPC;
 	error = pci_bars_assign(host, function);
 	if (error)
-		goto out;
+		return error;
 	function->host = host;
 	function->slot = slot;
 	function->gsi = LAYOUT_GSI_PCI + slot % LAYOUT_GSI_PCI_COUNT;
 	error = pci_intx_add(function);
-	if (error)
-		goto out;
+	if (error) {
+		function->host = NULL;
+		return error;
+	}
 	if (function->config[PCI_INTERRUPT_PIN])
 		function->config[PCI_INTERRUPT_LINE] = (u8)function->gsi;
 	memcpy(function->power_on, function->config, PCI_CONFIG_SIZE);
-	host->slots[slot] = function;
-out:
-	if (error)
-		function->host = NULL;
+	return 0;
+}
+
+void pci_function_appear(struct pci_function *function)
+{
+	struct pci_host *host = function->host;
+
+	pthread_rwlock_wrlock(&host->lock);
+	host->slots[function->slot] = function;
+	host->last_slot = function->slot;
 	pthread_rwlock_unlock(&host->lock);
+}
+
+int pci_function_plug(struct pci_host *host, struct pci_function *function, u8 slot)
+{
+	int error = pci_function_place(host, function, slot);
+
+	if (!error)
+		pci_function_appear(function);
 	return error;
 }
 
@@ -263,7 +280,8 @@ void pci_function_unplug(struct pci_function *function)
 	if (!host)
 		return;
 	pthread_rwlock_wrlock(&host->lock);
-	host->slots[function->slot] = NULL;
+	if (host->slots[function->slot] == function)
+		host->slots[function->slot] = NULL;
 	pthread_rwlock_unlock(&host->lock);
 
 	pthread_mutex_lock(&function->lock);

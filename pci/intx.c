@@ -78,7 +78,7 @@ int pci_intx_watch(struct pci_function *function, struct reactors *reactors)
 		return error;
 	line->resample.fired = line_resampled;
 	line->resample.fd = irq_shared_resample_fd(host->config.irq, line->gsi);
-	error = reactor_event_add(reactors_get(reactors, 0), &line->resample);
+	error = reactor_event_attach(reactors_get(reactors, 0), &line->resample);
 	if (error) {
 		irq_shared_remove(host->config.irq, line->gsi, &line->share);
 		return error;

@@ -28,6 +28,7 @@ struct pci_host {
 	 */
 	pthread_rwlock_t lock;
 	struct pci_function *slots[PCI_SLOTS];
+	u8 last_slot;	     /* given to a function */
 	_Atomic u32 address; /* the latch at 0xcf8 */
 	struct bus_region address_port, data_port, ecam;
 	struct pci_line lines[LAYOUT_GSI_PCI_COUNT];

@@ -156,9 +156,15 @@ void pci_msix_clear(struct pci_function *function);
  * that cannot be. Main thread.
  */
 int pci_function_plug(struct pci_host *host, struct pci_function *function, u8 slot);
+/* The two halves of it, for a machine that runs: the place is taken and addresses are given, but no
+ * access arrives yet; then the driver can find the function. Nothing else is plugged in between.
+ * Main thread. */
+int pci_function_place(struct pci_host *host, struct pci_function *function, u8 slot);
+void pci_function_appear(struct pci_function *function);
 /* Takes the function out: slot, regions, doorbells, routes and its share of the line. No config
  * access enters or is left in it; a BAR access that another vCPU had begun may be, so vCPUs are
- * paused (or pass an exit) before the memory goes. Main thread. */
+ * paused (or pass an exit) before the memory goes. Once; main thread, or a vCPU's outside of any
+ * function. */
 void pci_function_unplug(struct pci_function *function);
 
 /* Back to power-on: command 0, BARs at their first addresses, MSI-X off with cleared tables. vCPUs
@@ -173,8 +179,8 @@ bool pci_bus_master(const struct pci_function *function);
 /* The function's interrupt status may ask for the line now (it changed, or INTx became possible):
  * raises it if so. Any thread. */
 void pci_intx_changed(struct pci_function *function);
-/* Has reactor 0 watch the line's end of interrupt, once a line whoever asks first. Plugged, before
- * reactors_start(). 0 or -errno. Main thread. */
+/* Has reactor 0 watch the line's end of interrupt, once a line whoever asks first. Plugged or
+ * placed. 0 or -errno. Main thread. */
 int pci_intx_watch(struct pci_function *function, struct reactors *reactors);
 
 /* Adds a doorbell (kept in an array that pci owns). 0 or -errno. Before plug. */

@@ -357,6 +357,15 @@ fail:
 	return err;
 }
 
+void virtio_device_detach(struct virtio_device *device)
+{
+	u16 i;
+
+	for (i = 0; i < device->queue_count; i++)
+		reactor_event_detach(&device->queues[i].doorbell);
+	reactors_settle(device->reactors);
+}
+
 void virtio_device_destroy(struct virtio_device *device)
 {
 	u16 i;

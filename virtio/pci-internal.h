@@ -47,6 +47,8 @@ struct virtio_pci {
 	u32 device_feature_select, driver_feature_select;
 	u16 queue_select;
 	u16 config_vector;
+	bool vanished;	   /* virtio_pci_vanish() */
+	int idle_fd;	   /* eventfd, told when the last queue is idle after that; or -1 */
 	bool drop_pending; /* a reset has finished: interrupts that wait in masked vectors are void
 			    */
 };

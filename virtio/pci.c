@@ -100,8 +100,18 @@ static void nobody_config_interrupt(struct virtio_device *device)
 	(void)device;
 }
 
+/* The reset that follows virtio_pci_vanish() has ended. */
+static void nobody_reset(struct virtio_device *device)
+{
+	struct virtio_pci *pci = device->transport_owner;
+
+	if (pci->idle_fd >= 0)
+		eventfd_write(pci->idle_fd, 1);
+}
+
 static const struct virtio_transport_ops nobody_ops = {
 	.config_interrupt = nobody_config_interrupt,
+	.reset = nobody_reset,
 };
 
 static bool interrupt_status(struct pci_function *function)
@@ -160,7 +170,9 @@ static u64 bar_read(struct pci_function *function, unsigned int bar, u64 offset,
 	u64 value = 0;
 
 	enter(pci);
-	if (pci->layout.legacy && bar == VIRTIO_PCI_IO_BAR)
+	if (pci->vanished)
+		value = ~0ull;
+	else if (pci->layout.legacy && bar == VIRTIO_PCI_IO_BAR)
 		value = virtio_pci_legacy_read(pci, offset, size);
 	else if (window)
 		value = virtio_pci_modern_read(pci, window, offset - window->offset, size);
@@ -175,10 +187,14 @@ static void bar_write(struct pci_function *function, unsigned int bar, u64 offse
 	const struct virtio_pci_window *window = window_at(pci, bar, offset);
 
 	enter(pci);
+	/* an access that was on its way when the function went reaches nothing */
+	if (pci->vanished)
+		goto out;
 	if (pci->layout.legacy && bar == VIRTIO_PCI_IO_BAR)
 		virtio_pci_legacy_write(pci, offset, size, value);
 	else if (window)
 		virtio_pci_modern_write(pci, window, offset - window->offset, size, value);
+out:
 	leave(pci);
 }
 
@@ -293,7 +309,7 @@ static int make_function(struct virtio_pci *pci, const struct virtio_pci_config 
 	if (!error)
 		error = add_doorbells(pci);
 	if (!error)
-		error = pci_function_plug(config->host, function, 0);
+		error = pci_function_place(config->host, function, 0);
 	if (!error)
 		error = pci_intx_watch(function, config->reactors);
 	if (!error)
@@ -355,7 +371,7 @@ int virtio_pci_create(struct virtio_pci **result, const struct virtio_pci_config
 		goto out;
 	pci->device = device;
 	pci->reactors = config->reactors;
-	pci->intx_file = -1;
+	pci->intx_file = pci->idle_fd = -1;
 	virtio_pci_choose_layout(&pci->layout, device, function_wishes(config, &wishes));
 	pci->vector_files = calloc(pci->layout.vectors + 1u, sizeof(reactor_file));
 	if (!pci->vector_files) {
@@ -391,6 +407,7 @@ int virtio_pci_create(struct virtio_pci **result, const struct virtio_pci_config
 		goto out;
 	}
 	connect_device(pci);
+	pci_function_appear(function);
 	*result = pci;
 	return 0;
 out:
@@ -399,28 +416,64 @@ out:
 	return error;
 }
 
-void virtio_pci_destroy(struct virtio_pci *pci)
+/* From the first half on no reactor asks for an interrupt of the configuration, from the second
+ * none of a queue. */
+static void take_out(struct virtio_pci *pci)
 {
-	struct virtio_device *device;
+	struct virtio_device *device = pci->device;
 
-	if (!pci)
-		return;
-	device = pci->device;
-	/* From here on no reactor asks for an interrupt of the configuration ... */
 	pthread_mutex_lock(&device->lock);
+	pci->vanished = true;
+	device->transport_owner = pci;
 	device->transport = &nobody_ops;
 	pthread_mutex_unlock(&device->lock);
 	pci_function_unplug(&pci->function);
-	/* ... and with this none of a queue. */
 	pthread_mutex_lock(&device->lock);
 	atomic_store(&device->intx_file, -1);
 	for (u16 i = 0; i < device->queue_count; i++)
 		atomic_store(&device->queues[i].interrupt, VIRTIO_INTERRUPT_NONE);
 	pthread_mutex_unlock(&device->lock);
+}
+
+void virtio_pci_vanish(struct virtio_pci *pci, int idle_fd)
+{
+	struct virtio_device *device = pci->device;
+
+	take_out(pci);
+	pthread_mutex_lock(&device->lock);
+	pci->idle_fd = idle_fd;
+	virtio_status_write(device, 0, false);
+	pthread_mutex_unlock(&device->lock);
+}
+
+bool virtio_pci_idle(struct virtio_pci *pci)
+{
+	bool idle;
+
+	pthread_mutex_lock(&pci->device->lock);
+	idle = !pci->device->resetting;
+	pthread_mutex_unlock(&pci->device->lock);
+	return idle;
+}
+
+void virtio_pci_destroy(struct virtio_pci *pci)
+{
+	if (!pci)
+		return;
+	if (!pci->vanished)
+		take_out(pci);
+	pthread_mutex_lock(&pci->device->lock);
+	pci->device->transport = NULL;
+	pthread_mutex_unlock(&pci->device->lock);
 	remove_files(pci);
 	pci_function_destroy(&pci->function);
 	free(pci->vector_files);
 	free(pci);
+}
+
+u8 virtio_pci_slot(const struct virtio_pci *pci)
+{
+	return pci->function.slot;
 }
 
 void virtio_pci_reset(struct virtio_pci *pci)

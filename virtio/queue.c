@@ -444,7 +444,7 @@ int virtio_queue_init(struct virtio_queue *queue, struct virtio_device *device, 
 	if (queue->doorbell_fd < 0)
 		return -errno;
 	queue->doorbell.fd = queue->doorbell_fd;
-	err = reactor_event_add(reactor, &queue->doorbell);
+	err = reactor_event_attach(reactor, &queue->doorbell);
 	if (err < 0) {
 		close(queue->doorbell_fd);
 		queue->doorbell_fd = -1;

@@ -21,6 +21,8 @@
 static atomic_bool terminal_raw;
 static atomic_bool stuck;      /* the last line found no room */
 static _Atomic u32 lost_lines; /* since the last one that went out */
+static __thread char *captured;
+static __thread size_t capture_size;
 
 /* The length of the printable UTF-8 character at s (RFC 3629), 0 if there is none: a control
  * character (C0, DEL, C1) or a byte that is no text. */
@@ -85,6 +87,12 @@ static __attribute__((format(printf, 2, 0))) void put_line(u32 dropped, const ch
 	bool raw = atomic_load_explicit(&terminal_raw, memory_order_relaxed);
 	u32 lost;
 
+	if (captured) {
+		n = vsnprintf(captured, capture_size, fmt, ap);
+		clean(captured, n < 0 ? 0 : strlen(captured));
+		errno = saved_errno;
+		return;
+	}
 	if (!has_room()) {
 		errno = saved_errno;
 		return;
@@ -142,6 +150,14 @@ void log_limited(struct log_limit *limit, unsigned int seconds, const char *fmt,
 	va_start(ap, fmt);
 	put_line(atomic_exchange(&limit->dropped, 0), fmt, ap);
 	va_end(ap);
+}
+
+void log_capture(char *text, size_t size)
+{
+	captured = text;
+	capture_size = size;
+	if (text)
+		*text = '\0';
 }
 
 void log_terminal_raw(bool raw)

@@ -22,6 +22,11 @@ struct log_limit {
 void log_limited(struct log_limit *limit, unsigned int seconds, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
+/* The calling thread's lines go to text (the last of them, without "vmm: "; size bytes,
+ * NUL-terminated, empty at first) instead of stderr, until it is called with NULL: what a command
+ * over the control socket has to say is its answer. */
+void log_capture(char *text, size_t size);
+
 /* Tells that the terminal is raw (lines then end in \r\n). Main thread. */
 void log_terminal_raw(bool raw);
 

@@ -25,6 +25,7 @@ struct reactor_wait {
 	reactor_file file;
 	bool armed;  /* op is in flight */
 	bool firing; /* inside wait_done() */
+	sem_t *gone; /* whoever waits for the end of a removed one; NULL: nobody */
 	struct reactor_wait *next, **link;
 };
 
@@ -136,6 +137,8 @@ static void wait_free(struct reactor_wait *wait)
 	*wait->link = wait->next;
 	if (wait->next)
 		wait->next->link = wait->link;
+	if (wait->gone)
+		sem_post(wait->gone);
 	free(wait);
 }
 
@@ -218,6 +221,51 @@ void reactor_event_remove(struct reactor_event *event)
 		return;
 	wait_remove(event->wait);
 	event->wait = NULL;
+}
+
+struct event_call {
+	struct reactor *reactor;
+	struct reactor_event *event;
+	sem_t gone;
+	int error;
+};
+
+static void event_add_run(void *arg)
+{
+	struct event_call *call = arg;
+
+	call->error = reactor_event_add(call->reactor, call->event);
+}
+
+int reactor_event_attach(struct reactor *reactor, struct reactor_event *event)
+{
+	struct event_call call = { .reactor = reactor, .event = event };
+
+	if (!reactor->reactors->started)
+		return reactor_event_add(reactor, event);
+	reactor_call(reactor, event_add_run, &call);
+	return call.error;
+}
+
+static void event_remove_run(void *arg)
+{
+	struct event_call *call = arg;
+
+	call->event->wait->gone = &call->gone;
+	reactor_event_remove(call->event);
+}
+
+void reactor_event_detach(struct reactor_event *event)
+{
+	struct event_call call = { .event = event };
+
+	if (!event->wait)
+		return;
+	sem_init(&call.gone, 0, 0);
+	reactor_call(event->wait->reactor, event_remove_run, &call);
+	while (sem_wait(&call.gone) < 0)
+		; /* EINTR */
+	sem_destroy(&call.gone);
 }
 
 /* What the thread left, if it never ran: nothing is in flight. */

@@ -183,6 +183,16 @@ int reactor_event_add(struct reactor *reactor, struct reactor_event *event);
 /* [reactor] Stops waiting; fired() is not called again. */
 void reactor_event_remove(struct reactor_event *event);
 
+/* The same for threads that are no reactor's. Attaching, the reactors may run or not. Detaching,
+ * they run; when it returns nothing of the event is left, and its descriptor may be closed. 0 or
+ * -errno. */
+int reactor_event_attach(struct reactor *reactor, struct reactor_event *event);
+void reactor_event_detach(struct reactor_event *event);
+
+/* Returns when every reactor has been through whole sweeps: what was posted, completed or deferred
+ * before, and what that deferred, has run. Running. Main thread. */
+void reactors_settle(struct reactors *reactors);
+
 /* Posts a message: run() is called on the reactor. Any thread; never waits. */
 void reactor_post(struct reactor *reactor, struct reactor_message *message);
 

@@ -97,6 +97,20 @@ void reactor_file_remove(struct reactors *reactors, reactor_file file)
 	reactor_number_free(reactors, file);
 }
 
+#define SETTLE_SWEEPS 3 /* a message defers a task, and that another */
+
+static void nothing_run(void *arg)
+{
+	(void)arg;
+}
+
+void reactors_settle(struct reactors *reactors)
+{
+	for (u32 n = 0; n < SETTLE_SWEEPS; n++)
+		for (u32 i = 0; i < reactors->count; i++)
+			reactor_call(&reactors->list[i], nothing_run, NULL);
+}
+
 /* ---- threads ---- */
 
 int reactor_thread_create(pthread_t *thread, void *(*run)(void *arg), void *arg)

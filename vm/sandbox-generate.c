@@ -35,7 +35,8 @@
 #define SANITIZED 1
 #endif
 
-#define M   BIT(SANDBOX_MAIN)
+#define C   BIT(SANDBOX_CONTROL)
+#define M   (BIT(SANDBOX_MAIN) | C)
 #define V   BIT(SANDBOX_VCPU)
 #define R   BIT(SANDBOX_REACTOR)
 #define W   BIT(SANDBOX_WORKER)
@@ -113,6 +114,14 @@ static const struct rule calls[] = {
 	CALL(timerfd_settime, M),
 	CALL(alarm, M),
 	CALL(setitimer, M),
+	/* ---- a control socket: no path is looked up for it, and what it sends is open ---- */
+	CALL(accept4, C),
+	CALL(recvmsg, C),
+	CALL(sendmsg, C),
+	CALL(eventfd2, C),  /* doorbells and vectors of a new device */
+	CALL(ftruncate, C), /* an image's new size */
+	CALL_IF(fcntl, C, 1, LOW, F_OFD_SETLK),
+	CALL_IF(fcntl, C, 1, LOW, F_OFD_GETLK),
 	/* ---- vCPUs are called out of the guest by a signal ---- */
 	CALL(rt_sigtimedwait, M | V),
 	/* ---- a reactor's waiting ---- */
@@ -180,6 +189,7 @@ static const struct {
 	{ TUNSETOFFLOAD, M | V | R },
 	{ TUNSETVNETHDRSZ, M | V | R },
 	{ TUNSETQUEUE, M | V | R },
+	{ TUNGETIFF, C }, /* is what was sent one? */
 	/* the terminal; given back by whichever thread ends the process */
 	{ TCGETS, ALL },
 	{ TCSETS, ALL },
@@ -251,7 +261,7 @@ static int print_program(unsigned int kind)
 
 int main(void)
 {
-	for (unsigned int kind = 0; kind < SANDBOX_THREADS; kind++) {
+	for (unsigned int kind = 0; kind < SANDBOX_PROGRAMS; kind++) {
 		int error = print_program(kind);
 
 		if (error) {

@@ -35,12 +35,14 @@ static const char *const kind_names[SANDBOX_THREADS] = {
 		ARRAY_SIZE(program_##kind), program_##kind \
 	}
 
-static struct sock_fprog programs[] = { PROGRAM(0), PROGRAM(1), PROGRAM(2), PROGRAM(3) };
-_Static_assert(ARRAY_SIZE(programs) == SANDBOX_THREADS, "a program for each kind of thread");
+static struct sock_fprog programs[] = { PROGRAM(0), PROGRAM(1), PROGRAM(2), PROGRAM(3),
+					PROGRAM(4) };
+_Static_assert(ARRAY_SIZE(programs) == SANDBOX_PROGRAMS, "a program for each kind of thread");
 
 static void (*violation_hook)(void);
 static bool prepared;
 static int rewritable = -1; /* sandbox_allow_rewriting() */
+static bool control;	    /* sandbox_allow_control() */
 static __thread char thread_name[16];
 static __thread volatile sig_atomic_t violations;
 
@@ -111,6 +113,11 @@ void sandbox_allow_rewriting(int fd)
 	rewritable = fd;
 }
 
+void sandbox_allow_control(void)
+{
+	control = true;
+}
+
 /* ---- preparing ---- */
 
 /* All of them, and the way back: neither root nor what a file carries gives any at an execve(2),
@@ -143,7 +150,8 @@ static bool settle_all(void)
 {
 	bool found = settle(&programs[SANDBOX_MAIN], SANDBOX_REWRITABLE, (u32)rewritable);
 
-	for (u32 kind = 0; kind < SANDBOX_THREADS; kind++)
+	found &= settle(&programs[SANDBOX_CONTROL], SANDBOX_REWRITABLE, (u32)rewritable);
+	for (u32 kind = 0; kind < SANDBOX_PROGRAMS; kind++)
 		found &= settle(&programs[kind], SANDBOX_PID, (u32)getpid());
 	return found;
 }
@@ -186,13 +194,14 @@ fail:
 
 int sandbox_enter(enum sandbox_thread kind)
 {
+	u32 program = kind == SANDBOX_MAIN && control ? SANDBOX_CONTROL : kind;
 	int error;
 
 	if (!prepared)
 		return 0;
 	if (pthread_getname_np(pthread_self(), thread_name, sizeof(thread_name)))
 		strcpy(thread_name, kind_names[kind]);
-	if (!syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &programs[kind]))
+	if (!syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &programs[program]))
 		return 0;
 	error = -errno;
 	if (violation_hook)

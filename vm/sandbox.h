@@ -25,6 +25,10 @@ void sandbox_on_violation(void (*fn)(void));
  * -1: none. Main thread, before sandbox_prepare(). */
 void sandbox_allow_rewriting(int fd);
 
+/* The main thread may go on serving its control socket: take clients and the descriptors they send,
+ * make eventfds, lock and resize disk images. Main thread, before sandbox_prepare(). */
+void sandbox_allow_control(void);
+
 /* Drops all capabilities and sets no_new_privs; builds the filters so that
  * sandbox_enter() allocates nothing. Logs, 0 or -errno. Main thread, before other threads start. */
 int sandbox_prepare(void);

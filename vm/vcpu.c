@@ -589,6 +589,14 @@ void vcpus_resume(struct vcpus *vcpus)
 	pthread_mutex_unlock(&vcpus->lock);
 }
 
+void vcpus_continue(struct vcpus *vcpus)
+{
+	pthread_mutex_lock(&vcpus->lock);
+	atomic_store(&vcpus->wanted, WANTED_RUN);
+	pthread_cond_broadcast(&vcpus->resumed);
+	pthread_mutex_unlock(&vcpus->lock);
+}
+
 void vcpus_pause(struct vcpus *vcpus)
 {
 	stop(vcpus, WANTED_PARK);

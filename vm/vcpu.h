@@ -57,6 +57,10 @@ int vcpus_start(struct vcpus *vcpus);
 void vcpus_resume(struct vcpus *vcpus);
 void vcpus_pause(struct vcpus *vcpus);
 
+/* After a pause: lets go on only those that it brought out of the guest; who left it to end the run
+ * waits for vcpus_resume(). Main thread. */
+void vcpus_continue(struct vcpus *vcpus);
+
 /* Sends an NMI to each. Main thread. */
 void vcpus_nmi(struct vcpus *vcpus);
 
