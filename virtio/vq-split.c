@@ -24,19 +24,22 @@ static void ring_store(__virtio16 *to, u16 value)
 	__atomic_store_n(to, htole16(value), __ATOMIC_RELAXED);
 }
 
-/* An indirect table may lie at any address, so descriptors are copied bytewise; the barrier keeps
- * the compiler from reading guest memory a second time. */
+/* An indirect table may lie at any address, so a descriptor is copied bytewise, in two halves; the
+ * barrier keeps the compiler from reading guest memory a second time. */
 static struct vring_desc desc_load(const struct vring_desc *from)
 {
-	struct vring_desc raw, desc;
+	u64 low, high;
 
-	memcpy(&raw, from, sizeof(raw));
-	__asm__ volatile("" ::: "memory");
-	desc.addr = le64toh(raw.addr);
-	desc.len = le32toh(raw.len);
-	desc.flags = le16toh(raw.flags);
-	desc.next = le16toh(raw.next);
-	return desc;
+	memcpy(&low, from, sizeof(low));
+	memcpy(&high, &from->len, sizeof(high));
+	__asm__ volatile("" : "+r"(low), "+r"(high));
+	high = le64toh(high);
+	return (struct vring_desc){
+		.addr = le64toh(low),
+		.len = (u32)high,
+		.flags = (u16)(high >> 32),
+		.next = (u16)(high >> 48),
+	};
 }
 
 /* 2.7.10: behind the used ring's last entry. */
@@ -81,76 +84,69 @@ static int split_start(struct virtqueue *vq, const struct vq_setup *setup)
 	return 0;
 }
 
-static int take_buffer(struct virtqueue *vq, struct vq_walk *walk, const struct vring_desc *desc)
+/* 2.7.5.3: a descriptor that refers to a table of its own: the table, and how many entries it has;
+ * or NULL. WRITE means nothing here (2.7.5.3.2). */
+static const struct vring_desc *indirect_table(struct virtqueue *vq, u64 address, u32 length,
+					       u16 flags, u32 *entries)
 {
-	return vq_walk_element(vq, walk, desc->addr, desc->len, desc->flags & VRING_DESC_F_WRITE);
-}
+	const struct vring_desc *table = NULL;
 
-/* 2.7.5.3: a table has no length of its own in use; its chain starts at entry 0 and stays inside.
- */
-static int walk_indirect(struct virtqueue *vq, struct vq_walk *walk, const struct vring_desc *refer)
-{
-	u32 entries = refer->len / sizeof(struct vring_desc);
-	const struct vring_desc *table;
-	struct vring_desc desc;
-	u32 steps, at = 0;
-	int err;
-
+	*entries = length / sizeof(*table);
 	if (!vq->indirect)
-		return vq_fault(vq, "an indirect descriptor without the feature");
-	if (refer->flags & VRING_DESC_F_NEXT)
-		return vq_fault(vq, "an indirect descriptor with a next one");
-	if (refer->len == 0 || refer->len % sizeof(struct vring_desc))
-		return vq_fault(vq, "an indirect table's length is not a multiple of 16");
-	if (entries > UINT16_MAX + 1u)
-		return vq_fault(vq, "an indirect table is longer than an index can say");
-	table = memory_at(vq->memory, refer->addr, refer->len);
-	if (!table)
-		return vq_fault(vq, "an indirect table is outside RAM");
-	for (steps = 0; steps < entries; steps++) {
-		desc = desc_load(&table[at]);
-		if (desc.flags & VRING_DESC_F_INDIRECT)
-			return vq_fault(vq, "an indirect descriptor inside an indirect table");
-		err = take_buffer(vq, walk, &desc);
-		if (err)
-			return err;
-		if (!(desc.flags & VRING_DESC_F_NEXT))
-			return 0;
-		if (desc.next >= entries)
-			return vq_fault(vq, "a next index is outside its indirect table");
-		at = desc.next;
-	}
-	return vq_fault(vq, "a descriptor chain loops");
+		vq_fault(vq, "an indirect descriptor without the feature");
+	else if (flags & VRING_DESC_F_NEXT)
+		vq_fault(vq, "an indirect descriptor with a next one");
+	else if (length == 0 || length % sizeof(*table))
+		vq_fault(vq, "an indirect table's length is not a multiple of 16");
+	else if (*entries > UINT16_MAX + 1u)
+		vq_fault(vq, "an indirect table is longer than an index can say");
+	else if (!(table = memory_at(vq->memory, address, length)))
+		vq_fault(vq, "an indirect table is outside RAM");
+	return table;
 }
 
-static int walk_chain(struct virtqueue *vq, struct vq_walk *walk, u16 head)
+/* Along the chain in the queue's table, and on in an indirect one, from whose entry 0 it goes and
+ * which it does not leave. */
+VQ_WALK_INLINE int walk_chain(struct virtqueue *vq, struct vq_walk *walk, u16 head)
 {
 	const struct vring_desc *table = vq->descriptors;
-	struct vring_desc desc;
-	u32 steps, at = head;
-	int err;
+	u32 entries = vq->size, steps = 0, at = head;
+	bool inside = false;
 
-	for (steps = 0; steps < vq->size; steps++) {
-		desc = desc_load(&table[at]);
-		/* 2.7.5.3.2: WRITE means nothing here; direct descriptors may precede. */
-		if (desc.flags & VRING_DESC_F_INDIRECT)
-			return walk_indirect(vq, walk, &desc);
-		err = take_buffer(vq, walk, &desc);
-		if (err)
+	for (;;) {
+		struct vring_desc desc = desc_load(&table[at]);
+		int err;
+
+		if (desc.flags & VRING_DESC_F_INDIRECT) {
+			if (inside)
+				return vq_fault(vq,
+						"an indirect descriptor inside an indirect table");
+			table = indirect_table(vq, desc.addr, desc.len, desc.flags, &entries);
+			if (!table)
+				return -EPROTO;
+			inside = true;
+			steps = 0;
+			at = 0;
+			continue;
+		}
+		err = vq_walk_element(vq, walk, desc.addr, desc.len,
+				      desc.flags & VRING_DESC_F_WRITE);
+		if (err || !(desc.flags & VRING_DESC_F_NEXT))
 			return err;
-		if (!(desc.flags & VRING_DESC_F_NEXT))
-			return 0;
-		if (desc.next >= vq->size)
-			return vq_fault(vq, "a next index is outside the descriptor table");
 		at = desc.next;
+		if (at >= entries)
+			return vq_fault(vq,
+					inside ? "a next index is outside its indirect table"
+					       : "a next index is outside the descriptor table");
+		if (++steps == entries)
+			return vq_fault(vq, "a descriptor chain loops");
 	}
-	return vq_fault(vq, "a descriptor chain loops");
 }
 
 static int split_pop(struct virtqueue *vq, struct vq_buffer *buffer, struct iovec *iov, u16 max)
 {
 	const struct vring_avail *available = vq->available;
-	struct vq_walk walk = { .buffer = buffer, .iov = iov, .room = max };
+	struct vq_walk walk;
 	u16 place = vq->next_available & (vq->size - 1);
 	u16 index, head;
 	int err;
@@ -172,8 +168,10 @@ static int split_pop(struct virtqueue *vq, struct vq_buffer *buffer, struct iove
 	if (vq_is_out(vq, head))
 		return vq_fault(vq, "a buffer in flight was made available again");
 
-	*buffer = (struct vq_buffer){ .iov = iov, .head = head };
+	walk = vq_walk_begin(vq, iov, max);
 	err = walk_chain(vq, &walk, head);
+	if (!err)
+		err = vq_walk_end(vq, &walk, buffer, iov, head);
 	if (err)
 		return err;
 	vq_set_out(vq, head);
