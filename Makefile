@@ -22,7 +22,7 @@ CPPFLAGS += -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -I. -Ibuild
 BASE	 := -std=gnu17 -pthread -fno-strict-aliasing -fstack-protector-strong $(WARNINGS)
 # Small libraries: inside, they cost a start less than as files of their own.
 archive	  = $(or $(wildcard $(shell $(CC) -print-file-name=lib$(1).a)),-l$(1))
-LDLIBS	 := $(call archive,uring) $(call archive,cap-ng) -pthread
+LDLIBS	 := $(call archive,uring) $(call archive,cap-ng) $(call archive,jansson) -pthread
 LDFLAGS	 += -Wl,-z,relro,-z,now -Wl,--as-needed
 ASAN	 := -O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 TSAN	 := -O1 -g1 -fsanitize=thread -fno-omit-frame-pointer

@@ -18,7 +18,7 @@ static void put_latency(const struct latency *latency, double scale, struct json
 	struct latency_summary summary;
 
 	latency_summarize(latency, &summary);
-	json_object(json, "latency_us");
+	json_begin_object(json, "latency_us");
 	json_number(json, "count", summary.count);
 	put_us(json, "p50", summary.p50, scale);
 	put_us(json, "p90", summary.p90, scale);
@@ -31,7 +31,7 @@ static void put_queue(const struct virtio_queue *queue, double scale, struct jso
 {
 	const struct virtio_queue_counts *counts = &queue->counts;
 
-	json_object(json, NULL);
+	json_begin_object(json, NULL);
 	json_number(json, "queue", queue->index);
 	json_number(json, "kicks", get(&counts->kicks));
 	json_number(json, "batches", get(&counts->batches));
@@ -58,15 +58,15 @@ static void put_device(struct virtio_device *device, double scale, struct json *
 	status = device->status;
 	pthread_mutex_unlock(&device->lock);
 
-	json_object(json, NULL);
-	json_string(json, "name", device->name);
-	json_string(json, "type", device->ops->name);
-	json_string(json, "layout", ran ? legacy ? "legacy" : "modern" : NULL);
+	json_begin_object(json, NULL);
+	json_text(json, "name", device->name);
+	json_text(json, "type", device->ops->name);
+	json_text(json, "layout", ran ? legacy ? "legacy" : "modern" : NULL);
 	json_hex(json, "features", features);
 	json_hex(json, "status", status);
 	if (device->ops->stats)
 		device->ops->stats(device, json);
-	json_array(json, "queues");
+	json_begin_array(json, "queues");
 	for (u16 i = 0; i < device->queue_count; i++)
 		put_queue(&device->queues[i], scale, json);
 	json_end(json);
@@ -133,16 +133,16 @@ void stats_put_all(const struct stats_sources *sources, const struct stats *file
 	struct json json = { .line = file->terminal ? "\r\n" : NULL };
 
 	collect(sources, &all);
-	json_object(&json, NULL);
+	json_begin_object(&json, NULL);
 	json_thousandths(&json, "elapsed_ms", (clock_now_ns() - all.start) / 1000);
 	if (sources->vcpus)
 		stats_put_vcpus(sources->vcpus, &json);
 	stats_put_reactors(sources->reactors, &json);
-	json_array(&json, "devices");
+	json_begin_array(&json, "devices");
 	for (u32 i = 0; i < sources->device_count; i++)
 		put_device(sources->devices[i], scale, &json);
 	json_end(&json);
-	json_object(&json, "milestones_ms");
+	json_begin_object(&json, "milestones_ms");
 	milestones_put(&all, &json);
 	json_end(&json);
 	json_end(&json);

@@ -83,12 +83,12 @@ static void open_container(struct json *json, const char *key, const char *brack
 	json->closing[json->depth] = closing;
 }
 
-void json_object(struct json *json, const char *key)
+void json_begin_object(struct json *json, const char *key)
 {
 	open_container(json, key, "{", '}');
 }
 
-void json_array(struct json *json, const char *key)
+void json_begin_array(struct json *json, const char *key)
 {
 	open_container(json, key, "[", ']');
 }
@@ -100,7 +100,7 @@ void json_end(struct json *json)
 		json->depth--;
 }
 
-void json_string(struct json *json, const char *key, const char *text)
+void json_text(struct json *json, const char *key, const char *text)
 {
 	begin_value(json, key, false);
 	if (text)
@@ -128,12 +128,18 @@ void json_thousandths(struct json *json, const char *key, u64 thousandths)
 	puts_json(json, digits);
 }
 
+void json_bool(struct json *json, const char *key, bool value)
+{
+	begin_value(json, key, false);
+	puts_json(json, value ? "true" : "false");
+}
+
 void json_hex(struct json *json, const char *key, u64 value)
 {
 	char digits[24];
 
 	snprintf(digits, sizeof(digits), "0x%llx", (unsigned long long)value);
-	json_string(json, key, digits);
+	json_text(json, key, digits);
 }
 
 int json_done(struct json *json)

@@ -42,7 +42,7 @@ void stats_put_vcpus(const struct vcpus *vcpus, struct json *json)
 	struct vcpu_counts counts;
 
 	vcpus_counts(vcpus, &counts);
-	json_object(json, "exits");
+	json_begin_object(json, "exits");
 	json_number(json, "total", counts.total);
 	json_number(json, "pio_read", counts.pio_reads);
 	json_number(json, "pio_write", counts.pio_writes);
@@ -55,13 +55,13 @@ void stats_put_vcpus(const struct vcpus *vcpus, struct json *json)
 
 void stats_put_reactors(struct reactors *reactors, struct json *json)
 {
-	json_array(json, "reactors");
+	json_begin_array(json, "reactors");
 	for (u32 i = 0; i < reactors_count(reactors); i++) {
 		struct reactor_counts counts;
 
 		reactor_counts(reactors_get(reactors, i), &counts);
-		json_object(json, NULL);
-		json_string(json, "engine", reactors_engine(reactors));
+		json_begin_object(json, NULL);
+		json_text(json, "engine", reactors_engine(reactors));
 		json_number(json, "sweeps", counts.sweeps);
 		json_number(json, "enters", counts.enters);
 		json_number(json, "operations", counts.operations);

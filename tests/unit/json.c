@@ -39,25 +39,25 @@ static void test_shapes(void **state)
 	struct json json = { 0 };
 
 	(void)state;
-	json_object(&json, NULL);
+	json_begin_object(&json, NULL);
 	json_number(&json, "zero", 0);
 	json_number(&json, "most", UINT64_MAX);
-	json_string(&json, "nothing", NULL);
+	json_text(&json, "nothing", NULL);
 	json_hex(&json, "bits", 0x8000000000000001ull);
-	json_array(&json, "list");
-	json_object(&json, NULL);
+	json_begin_array(&json, "list");
+	json_begin_object(&json, NULL);
 	json_end(&json);
-	json_object(&json, NULL);
-	json_array(&json, "inner");
+	json_begin_object(&json, NULL);
+	json_begin_array(&json, "inner");
 	json_number(&json, NULL, 1);
 	json_number(&json, NULL, 2);
 	json_end(&json);
 	json_end(&json);
 	json_end(&json);
-	json_array(&json, "one");
+	json_begin_array(&json, "one");
 	json_number(&json, NULL, 9);
 	json_end(&json);
-	json_array(&json, "empty");
+	json_begin_array(&json, "empty");
 	json_end(&json);
 	json_number(&json, "after", 3);
 	json_end(&json);
@@ -93,7 +93,7 @@ static void test_escapes(void **state)
 	struct json json = { 0 };
 
 	(void)state;
-	json_string(&json, NULL, "a\"b\\c\n\x01\x7f\xc3\xa9~ ");
+	json_text(&json, NULL, "a\"b\\c\n\x01\x7f\xc3\xa9~ ");
 	assert_string_equal(text_of(&json), "\"a\\\"b\\\\c\\u000a\\u0001\\u007f\\u00c3\\u00a9~ \"");
 }
 
@@ -104,7 +104,7 @@ static void test_growth(void **state)
 	const char *at;
 
 	(void)state;
-	json_array(&json, NULL);
+	json_begin_array(&json, NULL);
 	for (u64 i = 0; i < 20000; i++)
 		json_number(&json, NULL, i);
 	json_end(&json);
@@ -129,7 +129,7 @@ static void test_too_deep(void **state)
 
 	(void)state;
 	for (int i = 0; i < 2 * JSON_DEPTH; i++)
-		json_array(&json, NULL);
+		json_begin_array(&json, NULL);
 	for (int i = 0; i < 2 * JSON_DEPTH; i++)
 		json_end(&json);
 	assert_true(json_done(&json) < 0);
@@ -149,7 +149,7 @@ static void test_milestones(void **state)
 	milestones_add(&milestones, "never", 0);
 	milestones_add(&milestones, "first", milestones.start + 1000);
 	milestones_add(&milestones, "before the start", milestones.start - 5);
-	json_object(&json, NULL);
+	json_begin_object(&json, NULL);
 	milestones_put(&milestones, &json);
 	json_end(&json);
 	assert_string_equal(text_of(&json),
