@@ -163,6 +163,12 @@ static void transfer_done(struct reactor_op *op, s32 result)
 	struct blk_queue *queue = request->queue;
 	u32 done = result > 0 ? (u32)result : 0;
 
+	if (done == request->length && !request->bounce) { /* nearly all */
+		if (!request->write)
+			request->filled += done;
+		blk_request_finish(request, VIRTIO_BLK_S_OK);
+		return;
+	}
 	/* O_DIRECT goes on at a block's start, or not at all */
 	done = ALIGN_DOWN(done, queue->blk->disk->alignment);
 	if (done > request->length)

@@ -26,6 +26,8 @@ struct blk_range {
 	u32 mode;	    /* fallocate(2)'s */
 };
 
+#define BLK_CHAIN_SMALL 4
+
 /*
  * One request from its pop to its push. A queue has as many as its ring has entries; their memory
  * is touched as they are first used, and the one used last is used next.
@@ -42,20 +44,20 @@ struct blk_request {
 	bool stable; /* ends on stable storage: write-through */
 
 	/* the data: what is still to be transferred */
-	struct iovec *iov;
-	u32 iov_count;
 	bool write;
+	u32 iov_count;
+	struct iovec *iov;
 	u64 offset; /* on the disk */
 	u32 length;
+
+	/* the driver's buffers for it, if so many suffice; else in blk_queue.chains */
+	struct iovec small[BLK_CHAIN_SMALL];
 
 	void *bounce; /* NULL: none */
 	struct iovec bounce_iov;
 
 	u32 range, range_count;
 	struct blk_range ranges[BLK_MAX_RANGES];
-
-	/* the driver's buffers: no chain is longer (2.7.5.3.1) */
-	struct iovec chain[BLK_QUEUE_SIZE];
 };
 
 struct blk_list {
@@ -67,6 +69,7 @@ struct blk_queue {
 	struct virtio_queue *queue;
 
 	struct blk_request *requests; /* BLK_QUEUE_SIZE of them */
+	struct iovec *chains;	      /* for each room for the longest, touched only by long ones */
 	struct blk_request *free;
 	u32 touched;  /* how many of requests were ever used */
 	bool starved; /* all are in use while buffers may be available */
@@ -84,6 +87,9 @@ struct blk_queue {
 	struct blk_list unbounced;
 
 	_Atomic u64 flushes, syncs, bounced, errors;
+
+	/* what was popped last; no chain is longer (2.7.5.3.1) */
+	struct iovec chain[BLK_QUEUE_SIZE];
 };
 
 struct virtio_blk {
@@ -127,7 +133,8 @@ void blk_request_drop(struct blk_request *request);
 
 /* ---- blk-request.c; reactor ---- */
 
-/* Begins what the driver asks for; the request owns its chain[] and is finished in any case. */
+/* Begins what the driver asks for. The buffer's iovecs are free for other use when this returns;
+ * the request is finished in any case. */
 void blk_request_begin(struct blk_request *request, const struct vq_buffer *buffer);
 
 /* ---- blk-io.c; reactor ---- */

@@ -51,6 +51,20 @@ static bool take(struct part *part, void *to, u32 length)
 	return true;
 }
 
+/* The same for a header, which mostly is the first buffer and nothing but that. */
+static bool take_header(struct part *part, struct virtio_blk_outhdr *header)
+{
+	if (!part->count || part->iov->iov_len != sizeof(*header))
+		return take(part, header, sizeof(*header));
+	memcpy(header, part->iov->iov_base, sizeof(*header));
+	/* from here on it is our copy that counts */
+	__asm__ volatile("" : "+m"(*header));
+	part->bytes -= (u32)sizeof(*header);
+	part->iov++;
+	part->count--;
+	return true;
+}
+
 /* Copies bytes into the part, as many as fit. Returns how many. */
 static u32 put(const struct part *part, const void *from, u32 length)
 {
@@ -90,6 +104,19 @@ static bool inside(const struct disk *disk, u64 sector, u64 sectors)
 	return sector <= disk->sectors && sectors <= disk->sectors - sector;
 }
 
+/* The driver's buffers for the data become the request's own list. */
+static struct iovec *keep(struct blk_request *request, const struct part *data)
+{
+	struct blk_queue *queue = request->queue;
+	struct iovec *to = request->small;
+
+	if (data->count > BLK_CHAIN_SMALL)
+		to = &queue->chains[(size_t)(request - queue->requests) * BLK_QUEUE_SIZE];
+	for (u32 i = 0; i < data->count; i++)
+		to[i] = data->iov[i];
+	return to;
+}
+
 static void begin_transfer(struct blk_request *request, const struct part *data, u64 sector)
 {
 	const struct virtio_blk *blk = request->queue->blk;
@@ -100,7 +127,7 @@ static void begin_transfer(struct blk_request *request, const struct part *data,
 		blk_request_finish(request, VIRTIO_BLK_S_IOERR);
 		return;
 	}
-	request->iov = data->iov;
+	request->iov = keep(request, data);
 	request->iov_count = data->count;
 	request->offset = sector * DISK_SECTOR;
 	request->length = data->bytes;
@@ -197,7 +224,7 @@ void blk_request_begin(struct blk_request *request, const struct vq_buffer *buff
 		blk_request_drop(request);
 		return;
 	}
-	if (!take(&readable, &header, sizeof(header))) {
+	if (!take_header(&readable, &header)) {
 		blk_request_finish(request, VIRTIO_BLK_S_IOERR);
 		return;
 	}

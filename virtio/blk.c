@@ -11,6 +11,7 @@
 #include "vm/json.h"
 
 #define PCI_CLASS_MASS_STORAGE 0x010000
+#define CHAINS_SIZE	       (BLK_QUEUE_SIZE * BLK_QUEUE_SIZE * sizeof(struct iovec))
 
 static struct blk_request *take_free(struct blk_queue *queue)
 {
@@ -38,7 +39,7 @@ static enum virtio_served serve(struct virtio_queue *virtio_queue)
 	struct vq_buffer buffer;
 
 	while ((request = take_free(queue))) {
-		if (virtio_queue_pop(virtio_queue, &buffer, request->chain, BLK_QUEUE_SIZE) <= 0) {
+		if (virtio_queue_pop(virtio_queue, &buffer, queue->chain, BLK_QUEUE_SIZE) <= 0) {
 			give_free(request);
 			return VIRTIO_SERVED_ALL;
 		}
@@ -124,7 +125,8 @@ static int make_queue(struct virtio_blk *blk, u16 index)
 	queue->queue = &blk->device.queues[index];
 	queue->queue->owner = queue;
 	queue->requests = map(BLK_QUEUE_SIZE * sizeof(*queue->requests));
-	if (!queue->requests)
+	queue->chains = map(CHAINS_SIZE);
+	if (!queue->requests || !queue->chains)
 		return -ENOMEM;
 	if (blk->disk->direct) {
 		queue->bounce_area = map(BLK_BOUNCES * BLK_BOUNCE_SIZE);
@@ -205,6 +207,8 @@ void virtio_blk_destroy(struct virtio_blk *blk)
 
 		if (queue->requests)
 			munmap(queue->requests, BLK_QUEUE_SIZE * sizeof(*queue->requests));
+		if (queue->chains)
+			munmap(queue->chains, CHAINS_SIZE);
 		if (queue->bounce_area)
 			munmap(queue->bounce_area, BLK_BOUNCES * BLK_BOUNCE_SIZE);
 	}

@@ -40,7 +40,7 @@ static bool may_dma(const struct virtio_queue *queue)
 	return atomic_load_explicit(&queue->device->bus_master, memory_order_acquire);
 }
 
-static bool may_take(const struct virtio_queue *queue)
+static inline bool may_take(const struct virtio_queue *queue)
 {
 	return state_of(queue) == VIRTIO_QUEUE_RUNNING && may_dma(queue) &&
 	       !atomic_load_explicit(&queue->device->broken, memory_order_acquire);
@@ -59,10 +59,17 @@ void virtio_queue_schedule(struct virtio_queue *queue)
 		reactor_defer(queue->reactor, REACTOR_SERVE, &queue->serve);
 }
 
+static __attribute__((cold)) void ring_broken(struct virtio_queue *queue)
+{
+	char why[160];
+
+	snprintf(why, sizeof(why), "queue %u: %s", queue->index, queue->ring.fault);
+	virtio_device_broken(queue->device, why);
+}
+
 int virtio_queue_pop(struct virtio_queue *queue, struct vq_buffer *buffer, struct iovec *iov,
 		     u16 max)
 {
-	char why[160];
 	int got;
 
 	if (!may_take(queue))
@@ -74,8 +81,7 @@ int virtio_queue_pop(struct virtio_queue *queue, struct vq_buffer *buffer, struc
 			latency_pop(&queue->latency, buffer->head);
 		count(&queue->counts.bytes_read, buffer->readable_bytes);
 	} else if (got < 0) {
-		snprintf(why, sizeof(why), "queue %u: %s", queue->index, queue->ring.fault);
-		virtio_device_broken(queue->device, why);
+		ring_broken(queue);
 	}
 	return got;
 }
@@ -204,11 +210,8 @@ static bool rest_run(struct reactor_poller *poller)
 
 static void start(struct virtio_queue *queue, const struct vq_setup *setup)
 {
-	char why[160];
-
 	if (vq_start(&queue->ring, &vq_split, setup) < 0) {
-		snprintf(why, sizeof(why), "queue %u: %s", queue->index, queue->ring.fault);
-		virtio_device_broken(queue->device, why);
+		ring_broken(queue);
 		become_idle(queue);
 		return;
 	}

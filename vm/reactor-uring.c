@@ -209,29 +209,29 @@ static void uring_end(struct reactor *reactor)
 
 /* ---- submission ---- */
 
+static inline void prepare_transfer(struct io_uring_sqe *sqe, const struct reactor_op *op)
+{
+	bool write = op->code == REACTOR_WRITEV;
+
+	/* One buffer needs no iovec to be copied in. */
+	if (op->iov_count == 1 && op->iov->iov_len <= INT32_MAX)
+		io_uring_prep_rw(write ? IORING_OP_WRITE : IORING_OP_READ, sqe, op->file,
+				 op->iov->iov_base, (u32)op->iov->iov_len, op->offset);
+	else
+		io_uring_prep_rw(write ? IORING_OP_WRITEV : IORING_OP_READV, sqe, op->file, op->iov,
+				 op->iov_count, op->offset);
+	sqe->rw_flags = (int)op->flags | (op->nonblocking ? RWF_NOWAIT : 0);
+}
+
 static void prepare_op(struct io_uring_sqe *sqe, const struct reactor_op *op)
 {
-	/* One buffer needs no iovec to be copied in. */
-	bool single = op->iov_count == 1 && op->iov[0].iov_len <= INT32_MAX;
 	u32 length = (u32)op->length;
 	u64 offset = op->offset;
 
 	switch (op->code) {
 	case REACTOR_READV:
-		if (single)
-			io_uring_prep_read(sqe, op->file, op->iov[0].iov_base,
-					   (u32)op->iov[0].iov_len, offset);
-		else
-			io_uring_prep_readv(sqe, op->file, op->iov, op->iov_count, offset);
-		sqe->rw_flags = (int)op->flags | (op->nonblocking ? RWF_NOWAIT : 0);
-		break;
 	case REACTOR_WRITEV:
-		if (single)
-			io_uring_prep_write(sqe, op->file, op->iov[0].iov_base,
-					    (u32)op->iov[0].iov_len, offset);
-		else
-			io_uring_prep_writev(sqe, op->file, op->iov, op->iov_count, offset);
-		sqe->rw_flags = (int)op->flags | (op->nonblocking ? RWF_NOWAIT : 0);
+		prepare_transfer(sqe, op);
 		break;
 	case REACTOR_FSYNC:
 		io_uring_prep_fsync(sqe, op->file, op->flags);
@@ -423,19 +423,19 @@ static void op_ended(struct reactor *reactor, struct reactor_op *op, s32 result)
 static void uring_reap(struct reactor *reactor)
 {
 	struct uring *uring = reactor->ring;
-	struct io_uring_cqe *cqe;
-	unsigned int head, n = 0;
+	const struct io_uring_cq *cq = &uring->ring.cq;
+	u32 head = *cq->khead, ready = io_uring_smp_load_acquire(cq->ktail) - head;
 
-	io_uring_for_each_cqe(&uring->ring, head, cqe)
-	{
+	if (ready > REACTOR_BUDGET)
+		ready = REACTOR_BUDGET;
+	for (u32 i = 0; i < ready; i++) {
+		const struct io_uring_cqe *cqe = &cq->cqes[(head + i) & cq->ring_mask];
 		struct reactor_op *op = io_uring_cqe_get_data(cqe);
 
 		if (op)
 			op_ended(reactor, op, cqe->res);
-		if (++n == REACTOR_BUDGET)
-			break;
 	}
-	io_uring_cq_advance(&uring->ring, n);
+	io_uring_cq_advance(&uring->ring, ready);
 }
 
 const struct reactor_engine reactor_engine_uring = {

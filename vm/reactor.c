@@ -80,12 +80,10 @@ s32 reactor_transfer(const struct reactor_op *op)
 
 /* ---- tasks ---- */
 
-void reactor_defer(struct reactor *reactor, enum reactor_phase phase, struct reactor_task *task)
+void reactor_enqueue(struct reactor *reactor, enum reactor_phase phase, struct reactor_task *task)
 {
 	struct reactor_task_list *list = &reactor->phases[phase];
 
-	if (task->queued)
-		return;
 	task->queued = true;
 	task->next = NULL;
 	*list->last = task;

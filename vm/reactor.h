@@ -164,9 +164,16 @@ void reactor_cancel(struct reactor *reactor, struct reactor_op *op);
 /* [reactor] Writes 1 to an eventfd as part of the sweep's submit: an interrupt. */
 void reactor_signal(struct reactor *reactor, reactor_file eventfd);
 
+void reactor_enqueue(struct reactor *reactor, enum reactor_phase phase, struct reactor_task *task);
+
 /* [reactor] Queues task for this sweep's phase (at once the next sweep's, if that phase has
  * passed). */
-void reactor_defer(struct reactor *reactor, enum reactor_phase phase, struct reactor_task *task);
+static inline void reactor_defer(struct reactor *reactor, enum reactor_phase phase,
+				 struct reactor_task *task)
+{
+	if (!task->queued)
+		reactor_enqueue(reactor, phase, task);
+}
 
 /* [reactor] Looks at poller in each busy-polling window from now on, or no more. */
 void reactor_poller_add(struct reactor *reactor, struct reactor_poller *poller);
