@@ -131,10 +131,13 @@ int machine_open_backends(struct machine *m)
 	return ret ? ret : stats_open(&m->stats, config->stats);
 }
 
-/* Whose queues begin at which reactor: each device at the next. */
-static u32 place_of(const struct machine *m, const struct machine_device *d)
+/* Whose queues begin at which reactor: each device at the next, unless the user named one. */
+static u32 place_of(const struct machine *m, const struct machine_device *d, s32 iothread)
 {
 	u32 i = 0;
+
+	if (iothread >= 0)
+		return (u32)iothread;
 
 	while (m->devices[i] != d)
 		i++;
@@ -150,7 +153,8 @@ static int make_disk(struct machine *m, struct machine_device *d)
 		.name = d->id,
 		.disk = &d->disk,
 		.queues = disk_queues(m->config, config),
-		.first_reactor = place_of(m, d),
+		.first_reactor = place_of(m, d, config->iothread),
+		.one_reactor = config->iothread >= 0,
 		.writethrough = config->writethrough,
 		.queue_size = config->function.queue_size,
 	};
@@ -173,8 +177,9 @@ static int make_net(struct machine *m, struct machine_device *d)
 		.reactors = m->reactors,
 		.name = d->id,
 		.tap = &d->tap,
-		.first_reactor = place_of(m, d),
 		.queue_size = config->function.queue_size,
+		.first_reactor = place_of(m, d, config->iothread),
+		.one_reactor = config->iothread >= 0,
 		.mtu = config->mtu ? config->mtu : (u16)(d->tap.mtu > 65535 ? 65535 : d->tap.mtu),
 	};
 	int ret = tap_register(&d->tap, m->reactors);
@@ -258,6 +263,9 @@ int machine_make_devices(struct machine *m)
 	const struct reactors_config c = {
 		.count = m->config->iothreads,
 		.poll_us = poll_window(m->config),
+		.sqpoll = m->config->sqpoll,
+		.pin = m->config->pin_io,
+		.pin_sqpoll = m->config->pin_sqpoll,
 		.max_files = count_files(m->config),
 		.thread_start = enter_reactor,
 		.worker_start = enter_worker,

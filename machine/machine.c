@@ -115,6 +115,7 @@ static int make_vcpus(struct machine *m)
 		.kvm = &m->kvm,
 		.bus = m->bus,
 		.end = &m->end,
+		.pin = m->config->pin_vcpus,
 		.thread_start = enter_vcpu,
 	};
 
@@ -133,8 +134,15 @@ static int load(struct machine *m)
 int machine_make(struct machine *m)
 {
 	const struct config *config = m->config;
-	int ret = end_init(&m->end);
+	int ret = pin_check(&config->pin_vcpus, "vcpus");
 
+	if (!ret)
+		ret = pin_check(&config->pin_io, "io");
+	if (!ret)
+		ret = pin_check(&config->pin_sqpoll, "sqpoll");
+	if (ret)
+		return ret;
+	ret = end_init(&m->end);
 	if (ret)
 		log_line("start: %s; " MORE_FILES, strerror(-ret));
 	if (!ret)

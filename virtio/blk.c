@@ -156,7 +156,8 @@ static int make_device(struct virtio_blk *blk, const struct virtio_blk_options *
 	};
 
 	for (u32 i = 0; i < config->queues; i++)
-		queue_reactor[i] = (u8)((config->first_reactor + i) % reactors);
+		queue_reactor[i] =
+			(u8)((config->first_reactor + (config->one_reactor ? 0 : i)) % reactors);
 	return virtio_device_init(&blk->device, &device);
 }
 

@@ -494,8 +494,10 @@ static int device_init(struct virtio_net *net, const struct virtio_net_options *
 		.queue_reactor = queue_reactor,
 	};
 
-	for (u32 i = 0; i < 2u * net->max_pairs; i++)
-		queue_reactor[i] = (u8)((config->first_reactor + i / 2) % reactors);
+	for (u32 i = 0; i < c.queue_count; i++)
+		queue_reactor[i] =
+			(u8)((config->first_reactor + (config->one_reactor ? 0 : i / 2)) %
+			     reactors);
 	return virtio_device_init(&net->device, &c);
 }
 

@@ -15,6 +15,7 @@ struct virtio_net_options {
 	struct reactors *reactors;
 	struct tap *tap;   /* open and registered, one fd per pair; outlives the device */
 	u32 first_reactor; /* pair n is served by reactor first_reactor + n, modulo their number */
+	bool one_reactor;  /* all pairs, and the control queue, by first_reactor */
 	u8 mac[6];
 	u16 queue_size; /* offered; 0: as large as can be */
 	u16 mtu;	/* offered as VIRTIO_NET_F_MTU; at least 68 */

@@ -78,6 +78,20 @@ static int set_disk_queues(struct config_parser *parser, void *target, const cha
 	return set_queues(parser, value, &t->disk->queues);
 }
 
+static int set_disk_iothread(struct config_parser *parser, void *target, const char *value)
+{
+	struct disk_target *t = target;
+
+	return config_set_iothread(parser, value, &t->disk->iothread);
+}
+
+static int set_disk_iopoll(struct config_parser *parser, void *target, const char *value)
+{
+	struct disk_target *t = target;
+
+	return config_bool(parser, "iopoll", value, &t->disk->iopoll);
+}
+
 int config_set_disk(struct config_parser *parser, const char *value)
 {
 	struct config *config = parser->config;
@@ -95,6 +109,7 @@ int config_set_disk(struct config_parser *parser, const char *value)
 	memset(target.disk, 0, sizeof(*target.disk));
 	parser->function = &target.disk->function;
 	parser->queue_size_max = CONFIG_DISK_QUEUE_SIZE;
+	target.disk->iothread = -1;
 	path = config_next_part(&cursor);
 	if (!*path)
 		err = config_error(parser, value,
@@ -105,6 +120,11 @@ int config_set_disk(struct config_parser *parser, const char *value)
 		err = config_error(parser, path,
 				   "ro and cache= contradict: what is never written has no write "
 				   "cache; leave one out");
+	if (!err && target.disk->iopoll && !target.disk->direct)
+		err = config_error(
+			parser, path,
+			"iopoll looks for what the device itself has done; add direct=on, "
+			"or leave iopoll out");
 	for (u32 i = 0; !err && i < config->disk_count; i++)
 		if (!strcmp(config->disks[i].path, path) &&
 		    !(config->disks[i].readonly && target.disk->readonly))
@@ -149,6 +169,13 @@ static int set_net_queues(struct config_parser *parser, void *target, const char
 	return set_queues(parser, value, &net->queues);
 }
 
+static int set_net_iothread(struct config_parser *parser, void *target, const char *value)
+{
+	struct config_net *net = target;
+
+	return config_set_iothread(parser, value, &net->iothread);
+}
+
 static int check_interface_name(const struct config_parser *parser, const char *name)
 {
 	if (!*name)
@@ -186,6 +213,7 @@ int config_set_net(struct config_parser *parser, const char *value)
 	memset(net, 0, sizeof(*net));
 	parser->function = &net->function;
 	parser->queue_size_max = CONFIG_NET_QUEUE_SIZE;
+	net->iothread = -1;
 	tap = config_next_part(&cursor);
 	err = check_interface_name(parser, tap);
 	if (!err)
@@ -243,6 +271,14 @@ const struct config_suboption config_disk_suboptions[] = {
 	  .man = "Whether a write is complete when the host has taken it (the guest flushes when "
 		 "it "
 		 "must), or only when it is on stable storage. The default is writeback." },
+	{ "iothread", "N", .set = set_disk_iothread,
+	  .man = "The thread of --iothreads, counted from 0, that serves all of its queues. By "
+		 "default they are spread." },
+	{ "iopoll", "on|off", true, .set = set_disk_iopoll,
+	  .man = "With direct=on: look for the end of reads and writes instead of waiting for the "
+		 "device's interrupt, while there are any. It needs a device that can be polled, "
+		 "as "
+		 "NVMe with nvme.poll_queues. The default is off." },
 	{ 0 },
 };
 
@@ -256,5 +292,8 @@ const struct config_suboption config_net_suboptions[] = {
 	  .man = "Pairs of virtqueues, 1 to 64; more than one need a tap made with multi_queue. "
 		 "The "
 		 "default is 1." },
+	{ "iothread", "N", .set = set_net_iothread,
+	  .man = "The thread of --iothreads, counted from 0, that serves all of its queues. By "
+		 "default they are spread." },
 	{ 0 },
 };

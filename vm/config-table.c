@@ -185,35 +185,6 @@ static int set_serial(struct config_parser *parser, const char *value)
 	return config_set_string(&parser->config->serial, value);
 }
 
-static int set_poll(struct config_parser *parser, void *target, const char *value)
-{
-	struct config *config = target;
-	u64 n;
-	int err = config_number(parser, "poll-us", value, 0, CONFIG_MAX_POLL_US, &n);
-
-	if (err)
-		return err;
-	config->poll_given = true;
-	config->poll_us = (u32)n;
-	return 0;
-}
-
-static int set_iothreads(struct config_parser *parser, const char *value)
-{
-	struct config *config = parser->config;
-	char *copy = strdup(value), *cursor = copy;
-	int err;
-
-	if (!copy)
-		return config_no_memory();
-	err = set_number(parser, config_next_part(&cursor), 1, CONFIG_MAX_IOTHREADS,
-			 &config->iothreads);
-	if (!err)
-		err = config_parse_suboptions(parser, config, &cursor);
-	free(copy);
-	return err;
-}
-
 static int set_timeout(struct config_parser *parser, const char *value)
 {
 	return set_number(parser, value, 0, CONFIG_MAX_SECONDS, &parser->config->timeout_seconds);
@@ -264,14 +235,6 @@ static const struct config_suboption cpus_suboptions[] = {
 	{ 0 },
 };
 
-static const struct config_suboption iothreads_suboptions[] = {
-	{ "poll-us", "N", .set = set_poll,
-	  .man = "Before such a thread sleeps it looks for work for up to this many microseconds, "
-		 "less or not at all while that finds nothing. The default is 32, or 0 where the "
-		 "host has no more CPUs than the machine." },
-	{ 0 },
-};
-
 static const struct config_suboption mem_suboptions[] = {
 	{ "hugepages", "2M|1G", .set = set_hugepages,
 	  .man = "Take the memory from the host's pool of huge pages of this size. Otherwise "
@@ -287,6 +250,10 @@ const struct config_option config_options[] = {
 		 "vmlinux. Needed." },
 	{ "initrd", "FILE", "initial RAM disk", .set = set_initrd,
 	  .man = "The initial RAM disk, as it is handed to the kernel." },
+	{ "pin", "vcpus=0-3,io=4", "threads on host CPUs", .set = config_set_pin,
+	  .suboptions = config_pin_suboptions, .beside = true,
+	  .man = "Keep threads on CPUs of the host. CPUS are numbers and ranges joined by plus "
+		 "signs, as in 0-3+8; each must be one that vmm may use (taskset(1))." },
 	{ "cmdline", "TEXT", "kernel command line; comes last, so it wins", .set = set_cmdline,
 	  .empty_value = true,
 	  .man = "Words for the kernel's command line. They come after vmm's own, so they win." },
@@ -321,8 +288,8 @@ const struct config_option config_options[] = {
 	  .set = config_set_rng, .function = true,
 	  .man = "Whether the machine has a virtio entropy device, so that boot never waits for "
 		 "randomness. The default is on." },
-	{ "iothreads", "N", "threads that serve disks and networks [1]", .set = set_iothreads,
-	  .suboptions = iothreads_suboptions,
+	{ "iothreads", "N", "threads that serve disks and nets [1]", .set = config_set_iothreads,
+	  .suboptions = config_iothreads_suboptions,
 	  .man = "Threads that serve the queues of disks and networks, 1 to 64. The default is "
 		 "1." },
 	{ "timeout", "SECONDS", "end the machine after that long, with status 124",

@@ -97,6 +97,13 @@ extern const struct config_suboption config_disk_suboptions[], config_net_subopt
 extern const struct config_suboption config_function_suboptions[];
 /* After the suboptions: do they go together? 0, or -EINVAL after a log line. */
 int config_check_function(const struct config_parser *parser);
+/* ---- config-threads.c: --iothreads, --pin, and iothread= of the devices ---- */
+int config_set_iothreads(struct config_parser *parser, const char *value);
+int config_set_pin(struct config_parser *parser, const char *value);
+int config_set_iothread(struct config_parser *parser, const char *value, s32 *to);
+/* When all options are known: do the numbers fit each other? 0, or -EINVAL after a log line. */
+int config_check_threads(const struct config *config);
+extern const struct config_suboption config_iothreads_suboptions[], config_pin_suboptions[];
 
 /* Cuts the next part off a comma list in place; a doubled comma is a comma of the value. NULL at
  * the end. */

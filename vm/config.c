@@ -334,7 +334,7 @@ static int apply(struct config *config, const struct given *given, size_t count)
 			return err;
 	}
 	if (config->kernel)
-		return 0;
+		return config_check_threads(config);
 	log_line("no kernel: the machine has nothing to boot; run vmm --kernel bzImage, or see vmm "
 		 "--help");
 	return -EINVAL;

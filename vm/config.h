@@ -1,11 +1,12 @@
 /*
  * What the user asked for: one struct, filled from flags and config files by one table, from which
- * --help and the man page come too. Imports nothing of ours but memory's and plain types.
+ * --help and the man page come too. Imports nothing of ours but plain types, memory's and pin's.
  */
 #ifndef VM_CONFIG_H
 #define VM_CONFIG_H
 
 #include "vm/memory.h"
+#include "vm/pin.h"
 
 #define CONFIG_MAX_CPUS	     254
 #define CONFIG_MAX_DISKS     16
@@ -42,15 +43,18 @@ struct config_disk {
 	char serial[21];   /* NUL-terminated, may be empty: then derived from the file */
 	u16 queues;	   /* 0: the default */
 	struct config_function function;
+	s32 iothread; /* that serves all of its queues; -1: they are spread */
+	bool iopoll;  /* with direct: completions are looked for, not waited for */
 };
 
 struct config_net {
 	char *tap;
 	u8 mac[6];
 	bool mac_given;
-	u16 mtu;    /* 0: the tap's */
-	u16 queues; /* pairs; 0: the default (1) */
 	struct config_function function;
+	u16 mtu;      /* 0: the tap's */
+	u16 queues;   /* pairs; 0: the default (1) */
+	s32 iothread; /* as a disk's */
 };
 
 enum config_action { CONFIG_RUN, CONFIG_CHECK, CONFIG_HELP, CONFIG_VERSION, CONFIG_MAN };
@@ -71,12 +75,14 @@ struct config {
 	struct config_function rng_function;
 	u32 iothreads;
 	bool poll_given;
-	u32 poll_us;	     /* longest busy-polling window, if poll_given */
-	u32 timeout_seconds; /* 0: none */
-	u32 grace_seconds;   /* between the power button and the end, default 10 */
-	bool reboot;	     /* false: --no-reboot */
-	bool sandbox;	     /* false: --no-sandbox */
-	char *stats;	     /* a file's path, "-" for stderr, NULL: none */
+	u32 poll_us; /* longest busy-polling window, if poll_given */
+	bool sqpoll; /* default off */
+	struct cpu_list pin_vcpus, pin_io, pin_sqpoll; /* empty: not given */
+	u32 timeout_seconds;			       /* 0: none */
+	u32 grace_seconds; /* between the power button and the end, default 10 */
+	bool reboot;	   /* false: --no-reboot */
+	bool sandbox;	   /* false: --no-sandbox */
+	char *stats;	   /* a file's path, "-" for stderr, NULL: none */
 	bool boot_timing;
 };
 

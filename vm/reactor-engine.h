@@ -105,7 +105,8 @@ void reactor_finish(struct reactor_op *op);
 
 /* Signals that belong to the main thread are blocked on all others: starts a thread so. 0 or
  * -errno. */
-int reactor_thread_create(pthread_t *thread, void *(*run)(void *arg), void *arg);
+int reactor_thread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *arg),
+			  void *arg);
 
 /* The transfer of a READV or WRITEV by system call, never restarted for a signal's sake: count or
  * -errno. */
@@ -130,9 +131,10 @@ void reactor_events_free(struct reactor *reactor);
 /* ---- worker threads: file I/O that would block. One pool for all reactors ---- */
 
 int reactor_workers_create(struct reactor_workers **workers);
-/* Starts the threads; begin(owner) has run on each when it returns. 0 or -errno. */
-int reactor_workers_start(struct reactor_workers *workers, u32 count, void (*begin)(void *owner),
-			  void *owner);
+/* Starts the threads, on any of the CPUs; begin(owner) has run on each when it returns. 0 or
+ * -errno. */
+int reactor_workers_start(struct reactor_workers *workers, u32 count, const struct cpu_list *pin,
+			  void (*begin)(void *owner), void *owner);
 /* [reactor] Takes the whole list (each op's reactor and fd known by its file). */
 void reactor_workers_submit(struct reactor_workers *workers, struct reactor_op_list *list);
 /* [reactor] True: op had not begun, and is the caller's again. */

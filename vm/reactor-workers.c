@@ -98,18 +98,22 @@ int reactor_workers_create(struct reactor_workers **result)
 	return 0;
 }
 
-int reactor_workers_start(struct reactor_workers *workers, u32 count, void (*begin)(void *owner),
-			  void *owner)
+int reactor_workers_start(struct reactor_workers *workers, u32 count, const struct cpu_list *pin,
+			  void (*begin)(void *owner), void *owner)
 {
+	pthread_attr_t attr;
 	int error = 0;
 
+	pthread_attr_init(&attr);
+	pin_attr_any(&attr, pin);
 	workers->begin = begin;
 	workers->owner = owner;
 	while (!error && workers->count < count && workers->count < MAX_WORKERS) {
-		error = reactor_thread_create(&workers->threads[workers->count], worker_main,
+		error = reactor_thread_create(&workers->threads[workers->count], &attr, worker_main,
 					      workers);
 		workers->count += !error;
 	}
+	pthread_attr_destroy(&attr);
 	for (u32 i = 0; i < workers->count; i++)
 		while (sem_wait(&workers->ready) < 0)
 			; /* EINTR */

@@ -14,7 +14,7 @@
 #define VM_REACTOR_H
 
 #include <sys/uio.h>
-#include "vm/types.h"
+#include "vm/pin.h"
 
 struct reactor;	 /* one thread */
 struct reactors; /* all of them: they share one numbering of files */
@@ -117,11 +117,14 @@ enum reactor_refusal {
 };
 
 struct reactors_config {
-	u32 count;	  /* threads, 1 to 64 */
-	u32 max_files;	  /* files and events there will be at one time */
-	u32 poll_us;	  /* longest busy-polling window, 0: none */
-	bool force_epoll; /* tests */
-	u32 refuse;	  /* tests: REACTOR_REFUSE_* */
+	u32 count;     /* threads, 1 to 64 */
+	u32 max_files; /* files and events there will be at one time */
+	u32 poll_us;   /* longest busy-polling window, 0: none */
+	bool sqpoll;   /* a thread of the kernel's takes what is submitted */
+	bool iopoll;   /* a second ring each, for files of reactor_file_iopoll() */
+	struct cpu_list pin, pin_sqpoll; /* host CPUs for the threads, and for the kernel's */
+	bool force_epoll;		 /* tests */
+	u32 refuse;			 /* tests: REACTOR_REFUSE_* */
 	void (*thread_start)(
 		void *owner); /* on each thread, before its first wait (sandbox); may be NULL */
 	void (*worker_start)(void *owner); /* the same on the pool's threads, where there is a pool;

@@ -113,7 +113,8 @@ void reactors_settle(struct reactors *reactors)
 
 /* ---- threads ---- */
 
-int reactor_thread_create(pthread_t *thread, void *(*run)(void *arg), void *arg)
+int reactor_thread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *arg),
+			  void *arg)
 {
 	sigset_t block, old;
 	int error;
@@ -128,18 +129,20 @@ int reactor_thread_create(pthread_t *thread, void *(*run)(void *arg), void *arg)
 	sigdelset(&block, SIGTRAP);
 	sigdelset(&block, SIGSYS);
 	pthread_sigmask(SIG_SETMASK, &block, &old);
-	error = pthread_create(thread, NULL, run, arg);
+	error = pthread_create(thread, attr, run, arg);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	return -error;
 }
 
 int reactors_start(struct reactors *reactors)
 {
+	pthread_attr_t attr;
 	u32 threads = 0;
 	int error = 0;
 
+	pthread_attr_init(&attr);
 	if (reactors->workers) {
-		error = reactor_workers_start(reactors->workers, WORKERS,
+		error = reactor_workers_start(reactors->workers, WORKERS, &reactors->config.pin,
 					      reactors->config.worker_start,
 					      reactors->config.owner);
 		if (error)
@@ -148,7 +151,8 @@ int reactors_start(struct reactors *reactors)
 	for (u32 i = 0; i < reactors->count && !error; i++) {
 		struct reactor *reactor = &reactors->list[i];
 
-		error = reactor_thread_create(&reactor->thread, reactor_main, reactor);
+		pin_attr(&attr, &reactors->config.pin, i);
+		error = reactor_thread_create(&reactor->thread, &attr, reactor_main, reactor);
 		reactor->running = !error;
 		threads += !error;
 	}
@@ -159,6 +163,7 @@ int reactors_start(struct reactors *reactors)
 		error = reactors->list[i].error;
 	reactors->started = !error;
 out:
+	pthread_attr_destroy(&attr);
 	if (error)
 		log_line("event threads: cannot start (%s): %s", reactors->engine->name,
 			 strerror(-error));

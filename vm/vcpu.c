@@ -562,6 +562,7 @@ int vcpus_start(struct vcpus *vcpus)
 	for (u32 i = 0; i < vcpus->created && !err; i++) {
 		struct vcpu *vcpu = &vcpus->vcpu[i];
 
+		pin_attr(&attr, &vcpus->config.pin, i);
 		err = -pthread_create(&vcpu->thread, &attr, vcpu_thread, vcpu);
 		if (err)
 			log_line("vCPU %u: no thread: %s; raise the limit (ulimit -u) or use fewer "

@@ -4,7 +4,7 @@
 #ifndef VM_VCPU_H
 #define VM_VCPU_H
 
-#include "vm/types.h"
+#include "vm/pin.h"
 
 struct kvm;
 struct bus;
@@ -27,6 +27,7 @@ struct vcpus_config {
 	const struct kvm *kvm;
 	struct bus *bus;
 	struct end *end;
+	struct cpu_list pin; /* host CPUs for the threads; empty: any */
 	void (*thread_start)(
 		void *owner); /* on each vCPU thread before its first KVM_RUN (sandbox) */
 	void *owner;
