@@ -157,8 +157,8 @@ static u32 power_of_two(u64 value, u32 least, u32 most)
 	return n;
 }
 
-/* An unsigned number from the queue limits of a block device's disk, 0 if there is none. */
-static u64 queue_limit(const struct stat *st, const char *name)
+/* An unsigned number from what sysfs has on a device's queue; -ENOENT if there is none such. */
+static s64 queue_number(dev_t device, const char *name)
 {
 	static const char *const places[] = { "queue", "../queue" }; /* a disk's, a partition's */
 	unsigned long long value = 0;
@@ -166,17 +166,37 @@ static u64 queue_limit(const struct stat *st, const char *name)
 	FILE *file;
 
 	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
-		snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/%s/%s", major(st->st_rdev),
-			 minor(st->st_rdev), places[i], name);
+		snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/%s/%s", major(device),
+			 minor(device), places[i], name);
 		file = fopen(path, "re");
 		if (!file)
 			continue;
 		if (fscanf(file, "%llu", &value) != 1)
 			value = 0;
 		fclose(file);
-		break;
+		return value <= INT64_MAX ? (s64)value : INT64_MAX;
 	}
-	return value;
+	return -ENOENT;
+}
+
+/* A limit of a block device's disk, 0 if there is none. */
+static u64 queue_limit(const struct stat *st, const char *name)
+{
+	s64 value = queue_number(st->st_rdev, name);
+
+	return value > 0 ? (u64)value : 0;
+}
+
+/* A device that cannot be polled says so, but not to those who poll it, before Linux 6.11. */
+static void learn_polling(struct disk *disk, const struct stat *st)
+{
+	if (!disk->iopoll ||
+	    queue_number(disk->block_device ? st->st_rdev : st->st_dev, "io_poll") != 0)
+		return;
+	disk->iopoll = false;
+	log_line("%s: iopoll: its device cannot be polled, so it is waited for (NVMe can with "
+		 "nvme.poll_queues=N)",
+		 disk->path);
 }
 
 static void learn_blocks(struct disk *disk, const struct stat *st)
@@ -341,6 +361,7 @@ int disk_open(struct disk *disk, const struct disk_config *config)
 	disk->file = -1;
 	disk->readonly = config->readonly;
 	disk->direct = config->direct;
+	disk->iopoll = config->iopoll;
 	disk->alignment = 1;
 	disk->memory_alignment = 1;
 	disk->path = strdup(config->path);
@@ -365,6 +386,7 @@ int disk_open(struct disk *disk, const struct disk_config *config)
 	if (r < 0)
 		goto fail;
 	learn_ranges(disk, &st);
+	learn_polling(disk, &st);
 	make_identity(disk, &st);
 	return 0;
 fail:
@@ -381,6 +403,11 @@ int disk_register(struct disk *disk, struct reactors *reactors)
 		return file;
 	}
 	disk->file = file;
+	if (disk->iopoll && reactor_file_iopoll(reactors, file, disk->path)) {
+		disk->iopoll = false;
+		log_line("%s: iopoll: the event threads do not poll, so it is waited for",
+			 disk->path);
+	}
 	return 0;
 }
 

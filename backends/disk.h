@@ -13,6 +13,7 @@ struct disk_config {
 	const char *path;
 	bool readonly;
 	bool direct; /* O_DIRECT */
+	bool iopoll; /* with direct: look for completions, where the device can be polled */
 };
 
 struct disk {
@@ -20,6 +21,7 @@ struct disk {
 	reactor_file file; /* set by disk_register() */
 	char *path;
 	bool readonly, direct, block_device;
+	bool iopoll; /* wanted, and nothing known against it */
 	u64 size;    /* bytes, as the file is */
 	u64 sectors; /* of 512, a multiple of logical_block; an odd tail is not offered (and said
 			once) */

@@ -91,7 +91,8 @@ static int open_disk(struct machine *m, const struct config_disk *config)
 {
 	const struct disk_config c = { .path = config->path,
 				       .readonly = config->readonly,
-				       .direct = config->direct };
+				       .direct = config->direct,
+				       .iopoll = config->iopoll };
 	struct machine_device *d = machine_device_new(m, MACHINE_DISK);
 	int ret;
 
@@ -138,7 +139,6 @@ static u32 place_of(const struct machine *m, const struct machine_device *d, s32
 
 	if (iothread >= 0)
 		return (u32)iothread;
-
 	while (m->devices[i] != d)
 		i++;
 	return i;
@@ -258,12 +258,22 @@ static u32 poll_window(const struct config *config)
 		       : 0;
 }
 
+static bool any_iopoll(const struct config *config)
+{
+	bool any = false;
+
+	for (u32 i = 0; i < config->disk_count; i++)
+		any |= config->disks[i].iopoll;
+	return any;
+}
+
 int machine_make_devices(struct machine *m)
 {
 	const struct reactors_config c = {
 		.count = m->config->iothreads,
 		.poll_us = poll_window(m->config),
 		.sqpoll = m->config->sqpoll,
+		.iopoll = any_iopoll(m->config),
 		.pin = m->config->pin_io,
 		.pin_sqpoll = m->config->pin_sqpoll,
 		.max_files = count_files(m->config),

@@ -250,7 +250,7 @@ const struct config_option config_options[] = {
 		 "vmlinux. Needed." },
 	{ "initrd", "FILE", "initial RAM disk", .set = set_initrd,
 	  .man = "The initial RAM disk, as it is handed to the kernel." },
-	{ "pin", "vcpus=0-3,io=4", "threads on host CPUs", .set = config_set_pin,
+	{ "pin", "vcpus=0-3,io=4", "threads on CPUs", .set = config_set_pin,
 	  .suboptions = config_pin_suboptions, .beside = true,
 	  .man = "Keep threads on CPUs of the host. CPUS are numbers and ranges joined by plus "
 		 "signs, as in 0-3+8; each must be one that vmm may use (taskset(1))." },

@@ -18,6 +18,7 @@ enum reactor_op_state {
 	REACTOR_OP_QUEUED,    /* on a list of the engine, nothing begun */
 	REACTOR_OP_WAITING,   /* epoll: on its file's list */
 	REACTOR_OP_FLIGHT,    /* the kernel or a worker has it */
+	REACTOR_OP_POLLED,    /* in flight where it cannot be cancelled */
 	REACTOR_OP_CANCEL,    /* in flight, and on the list of those to be cancelled */
 	REACTOR_OP_COMPLETED, /* on reactor.completed */
 };
@@ -58,6 +59,8 @@ struct reactors {
 	int *fds;	      /* by reactor_file; -1: free */
 	bool *storage; /* by reactor_file: a regular file or block device (else a tap, an eventfd:
 			  something to wait for) */
+	/* by reactor_file: the name of a file that the second ring takes; else NULL */
+	_Atomic(const char *) *iopolled;
 	struct reactor_workers *workers;
 	bool started;
 	sem_t ready;
@@ -90,6 +93,9 @@ struct reactor_engine {
 	 * fetch)? NULL: the engine does not busy-poll. */
 	bool (*unsubmitted)(struct reactor *reactor);
 	bool (*completed)(struct reactor *reactor);
+	/* [reactor] Is anything in flight whose end enter() has to look for, so that there must be
+	 * no sleep? NULL: never. */
+	bool (*looks)(const struct reactor *reactor);
 	/* [reactor] reactor_complete() or done() for what has ended, up to REACTOR_BUDGET. */
 	void (*reap)(struct reactor *reactor);
 };

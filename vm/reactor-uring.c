@@ -3,28 +3,16 @@
  * below, one io_uring_enter a sweep that submits everything and waits. Runs on the reactor's
  * thread, but for set-up.
  *
- * Kernels from 5.15 on do; what later ones added (io_uring_setup(2)) is taken where it is there.
+ * With sqpoll a thread of the kernel's takes what is submitted, so an enter only waits (or wakes
+ * that thread). A second ring polls disks that can be polled: reactor-iopoll.c.
  */
 #include <errno.h>
-#include <liburing.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/uio.h>
 #include <unistd.h>
 #include "vm/log.h"
-#include "vm/reactor-engine.h"
-
-#define SQ_ENTRIES 1024u
-#define CQ_ENTRIES 4096u
-
-struct uring {
-	struct io_uring ring;
-	struct reactor_op_list overflow; /* submitted while the SQ was full */
-	struct reactor_op *cancels;	 /* in flight, to be cancelled when the SQ has room */
-	bool skip;			 /* IOSQE_CQE_SKIP_SUCCESS */
-	bool flagged_cancel;		 /* ASYNC_CANCEL may carry IOSQE_FIXED_FILE */
-	u32 silent;			 /* without skip: completions to come that are nobody's */
-	bool *no_nowait;		 /* by file: RWF_NOWAIT is not supported */
-};
+#include "vm/reactor-uring.h"
 
 /* Completions without an owner: signals, cancellations. */
 #define NOBODY 0
@@ -36,71 +24,9 @@ static const u8 allowed_ops[] = {
 	IORING_OP_FSYNC, IORING_OP_FALLOCATE, IORING_OP_POLL_ADD, IORING_OP_ASYNC_CANCEL,
 };
 
-/* Later than begin(): files of hotplugged devices, and end(). */
-static const u8 allowed_register[] = {
-	IORING_REGISTER_FILES_UPDATE,
-	IORING_UNREGISTER_RING_FDS,
-	IORING_UNREGISTER_FILES,
-};
-
-static bool refused(const struct reactor *reactor, u32 feature)
-{
-	return reactor->reactors->config.refuse & feature;
-}
+static void uring_enter(struct reactor *reactor, bool wait);
 
 /* ---- set-up ---- */
-
-/* Each flag is worth having and none is needed, but the first two; the newest is given up first. */
-static int ring_make(struct reactor *reactor, struct io_uring *ring)
-{
-	static const struct {
-		u32 flag, refusal;
-	} steps[] = {
-		{ IORING_SETUP_DEFER_TASKRUN, REACTOR_REFUSE_DEFER_TASKRUN },
-		{ IORING_SETUP_SINGLE_ISSUER, REACTOR_REFUSE_SINGLE_ISSUER },
-		/* the flag in the ring tells busy-polling of completions that wait in the kernel */
-		{ IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG,
-		  REACTOR_REFUSE_COOP_TASKRUN },
-		{ IORING_SETUP_SUBMIT_ALL, REACTOR_REFUSE_SUBMIT_ALL },
-	};
-	u32 flags = IORING_SETUP_R_DISABLED | IORING_SETUP_CQSIZE;
-	int error;
-
-	for (u32 i = 0; i < ARRAY_SIZE(steps); i++)
-		if (!refused(reactor, steps[i].refusal))
-			flags |= steps[i].flag;
-	if (!(flags & IORING_SETUP_SINGLE_ISSUER))
-		flags &= ~IORING_SETUP_DEFER_TASKRUN; /* needs it */
-	for (u32 i = 0;; i++) {
-		struct io_uring_params params = { .flags = flags, .cq_entries = CQ_ENTRIES };
-
-		error = io_uring_queue_init_params(SQ_ENTRIES, ring, &params);
-		if (error != -EINVAL || i == ARRAY_SIZE(steps))
-			return error;
-		flags &= ~steps[i].flag;
-	}
-}
-
-/* An empty table of registered files. Returns 1 if it was made the way of 5.19 and later. */
-static int table_make(struct reactor *reactor, struct io_uring *ring)
-{
-	u32 count = reactor->reactors->max_files;
-	int error = -EINVAL;
-	int *none;
-
-	if (!refused(reactor, REACTOR_REFUSE_SPARSE))
-		error = io_uring_register_files_sparse(ring, count);
-	if (!error)
-		return 1;
-	none = malloc(count * sizeof(*none));
-	if (!none)
-		return -ENOMEM;
-	for (u32 i = 0; i < count; i++)
-		none[i] = -1;
-	error = io_uring_register_files(ring, none, count);
-	free(none);
-	return error;
-}
 
 static int uring_create(struct reactor *reactor)
 {
@@ -113,17 +39,20 @@ static int uring_create(struct reactor *reactor)
 	uring->no_nowait = calloc(reactor->reactors->max_files, sizeof(*uring->no_nowait));
 	if (!uring->no_nowait)
 		goto free_uring;
-	error = ring_make(reactor, &uring->ring);
+	uring->sqpoll = reactor->reactors->config.sqpoll;
+	error = uring_ring_make(reactor, &uring->ring, &uring->sqpoll);
 	if (error)
 		goto free_uring;
-	error = table_make(reactor, &uring->ring);
+	error = uring_table_make(reactor, &uring->ring);
 	if (error < 0)
 		goto exit_ring;
 	/* Until 5.19 a cancellation that carried the flag was refused. */
 	uring->flagged_cancel = error;
 	uring->skip = uring->ring.features & IORING_FEAT_CQE_SKIP &&
-		      !refused(reactor, REACTOR_REFUSE_CQE_SKIP);
+		      !uring_refused(reactor, REACTOR_REFUSE_CQE_SKIP);
 	reactor->ring = uring;
+	if (reactor->reactors->config.iopoll)
+		uring_iopoll_create(reactor);
 	return 0;
 exit_ring:
 	io_uring_queue_exit(&uring->ring);
@@ -137,6 +66,7 @@ static void uring_destroy(struct reactor *reactor)
 {
 	struct uring *uring = reactor->ring;
 
+	uring_iopoll_destroy(uring);
 	io_uring_queue_exit(&uring->ring);
 	free(uring->no_nowait);
 	free(uring);
@@ -146,38 +76,18 @@ static void uring_destroy(struct reactor *reactor)
 static int uring_file_set(struct reactor *reactor, reactor_file file, int fd)
 {
 	struct uring *uring = reactor->ring;
-	int n = io_uring_register_files_update(&uring->ring, (unsigned int)file, &fd, 1);
+	int n;
 
+	/* Interrupts that the kernel's thread has yet to take mean the number's old file. */
+	if (uring->sqpoll && uring->open && io_uring_sq_ready(&uring->ring)) {
+		uring_enter(reactor, false);
+		while (io_uring_sq_ready(&uring->ring))
+			sched_yield();
+	}
+	n = io_uring_register_files_update(&uring->ring, (unsigned int)file, &fd, 1);
 	uring->no_nowait[file] =
-		refused(reactor, REACTOR_REFUSE_NOWAIT) && !reactor->reactors->storage[file];
-	return n < 0 ? n : 0;
-}
-
-/* seccomp does not see what a ring does, so the ring itself is told what it may. (liburing 2.3
- * declares functions for this and for enabling the ring, and forgot to export them.) */
-static int restrict_ring(struct uring *uring)
-{
-	struct io_uring_restriction
-		list[ARRAY_SIZE(allowed_ops) + ARRAY_SIZE(allowed_register) + 2] = {};
-	u32 n = 0;
-
-	for (u32 i = 0; i < ARRAY_SIZE(allowed_ops); i++)
-		list[n++] = (struct io_uring_restriction){ .opcode = IORING_RESTRICTION_SQE_OP,
-							   .sqe_op = allowed_ops[i] };
-	for (u32 i = 0; i < ARRAY_SIZE(allowed_register); i++)
-		list[n++] = (struct io_uring_restriction){ .opcode = IORING_RESTRICTION_REGISTER_OP,
-							   .register_op = allowed_register[i] };
-	list[n++] = (struct io_uring_restriction){
-		.opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED,
-		.sqe_flags = IOSQE_FIXED_FILE | (uring->skip ? IOSQE_CQE_SKIP_SUCCESS : 0),
-	};
-	if (uring->flagged_cancel)
-		list[n++] = (struct io_uring_restriction){
-			.opcode = IORING_RESTRICTION_SQE_FLAGS_REQUIRED,
-			.sqe_flags = IOSQE_FIXED_FILE,
-		};
-	return io_uring_register((unsigned int)uring->ring.ring_fd, IORING_REGISTER_RESTRICTIONS,
-				 list, n);
+		uring_refused(reactor, REACTOR_REFUSE_NOWAIT) && !reactor->reactors->storage[file];
+	return n < 0 ? n : uring_iopoll_file_set(uring, file, fd);
 }
 
 static int uring_begin(struct reactor *reactor)
@@ -186,13 +96,11 @@ static int uring_begin(struct reactor *reactor)
 	int error;
 
 	/* Saves the lookup of the ring's own file in each enter; 5.18 on. */
-	if (!refused(reactor, REACTOR_REFUSE_RING_FD))
+	if (!uring_refused(reactor, REACTOR_REFUSE_RING_FD))
 		io_uring_register_ring_fd(&uring->ring);
-	error = restrict_ring(uring);
-	if (error)
-		return error;
-	return io_uring_register((unsigned int)uring->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS,
-				 NULL, 0);
+	error = uring_ring_open(uring, &uring->ring, allowed_ops, ARRAY_SIZE(allowed_ops));
+	uring->open = !error;
+	return error ? error : uring_iopoll_begin(uring);
 }
 
 static void uring_end(struct reactor *reactor)
@@ -201,6 +109,7 @@ static void uring_end(struct reactor *reactor)
 
 	/* Waits until the kernel has let go of them: locks and taps are free when this returns, not
 	 * at some time after the process. */
+	uring_iopoll_end(uring);
 	io_uring_unregister_files(&uring->ring);
 	/* Here and not in destroy(): it is this thread's registration. */
 	if (uring->ring.enter_ring_fd != uring->ring.ring_fd)
@@ -223,7 +132,7 @@ static inline void prepare_transfer(struct io_uring_sqe *sqe, const struct react
 	sqe->rw_flags = (int)op->flags | (op->nonblocking ? RWF_NOWAIT : 0);
 }
 
-static void prepare_op(struct io_uring_sqe *sqe, const struct reactor_op *op)
+void uring_prepare(struct io_uring_sqe *sqe, const struct reactor_op *op)
 {
 	u32 length = (u32)op->length;
 	u64 offset = op->offset;
@@ -254,28 +163,30 @@ static void prepare_op(struct io_uring_sqe *sqe, const struct reactor_op *op)
 	sqe->flags = IOSQE_FIXED_FILE;
 }
 
-static bool is_transfer(const struct reactor_op *op)
-{
-	return op->code == REACTOR_READV || op->code == REACTOR_WRITEV;
-}
-
-static void uring_submit(struct reactor *reactor, struct reactor_op *op)
+void uring_submit_plain(struct reactor *reactor, struct reactor_op *op)
 {
 	struct uring *uring = reactor->ring;
-	struct io_uring_sqe *sqe;
+	struct io_uring_sqe *sqe = uring->overflow.first ? NULL : io_uring_get_sqe(&uring->ring);
 
-	if (op->nonblocking && is_transfer(op) && uring->no_nowait[op->file]) {
-		reactor_complete(reactor, op, reactor_transfer(op));
-		return;
-	}
-	sqe = uring->overflow.first ? NULL : io_uring_get_sqe(&uring->ring);
 	if (!sqe) {
 		op->state = REACTOR_OP_QUEUED;
 		reactor_op_list_append(&uring->overflow, op);
 		return;
 	}
 	op->state = REACTOR_OP_FLIGHT;
-	prepare_op(sqe, op);
+	uring_prepare(sqe, op);
+}
+
+static void uring_submit(struct reactor *reactor, struct reactor_op *op)
+{
+	struct uring *uring = reactor->ring;
+
+	if (op->nonblocking && uring_is_transfer(op) && uring->no_nowait[op->file])
+		reactor_complete(reactor, op, reactor_transfer(op));
+	else if (uring_iopoll_takes(reactor, op))
+		uring_iopoll_submit(reactor, op);
+	else
+		uring_submit_plain(reactor, op);
 }
 
 static void prepare_nobody(struct uring *uring, struct io_uring_sqe *sqe, u32 flags)
@@ -301,7 +212,8 @@ static void uring_cancel(struct reactor *reactor, struct reactor_op *op)
 	struct uring *uring = reactor->ring;
 
 	if (op->state == REACTOR_OP_QUEUED) {
-		reactor_op_list_remove(&uring->overflow, op);
+		if (!uring_iopoll_cancel(uring, op))
+			reactor_op_list_remove(&uring->overflow, op);
 		reactor_complete(reactor, op, -ECANCELED);
 	} else if (op->state == REACTOR_OP_FLIGHT && !cancel_now(uring, op)) {
 		op->state = REACTOR_OP_CANCEL;
@@ -346,7 +258,7 @@ static bool refill(struct uring *uring)
 			return false;
 		op = reactor_op_list_take(&uring->overflow);
 		op->state = REACTOR_OP_FLIGHT;
-		prepare_op(sqe, op);
+		uring_prepare(sqe, op);
 	}
 	while (uring->cancels) {
 		struct reactor_op *op = uring->cancels;
@@ -359,22 +271,62 @@ static bool refill(struct uring *uring)
 	return true;
 }
 
-static void uring_enter(struct reactor *reactor, bool wait)
+/* With the task-run flags completions stay in the kernel until it is entered; it says so in the
+ * ring. */
+static bool kernel_has_completions(const struct uring *uring)
+{
+	return IO_URING_READ_ONCE(*uring->ring.sq.kflags) &
+	       (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
+}
+
+static bool uring_unsubmitted(struct reactor *reactor)
+{
+	struct uring *uring = reactor->ring;
+
+	/* With sqpoll the SQ is emptied by another; what counts is whether that one was told. */
+	bool unsubmitted = uring->sqpoll ? uring->ring.sq.sqe_head != uring->ring.sq.sqe_tail
+					 : io_uring_sq_ready(&uring->ring);
+
+	return unsubmitted || uring->overflow.first || uring->cancels;
+}
+
+static int submit(struct reactor *reactor, bool wait)
 {
 	struct uring *uring = reactor->ring;
 	u32 silent = uring->silent;
-	int n;
 
-	if (!refill(uring) || io_uring_cq_ready(&uring->ring))
-		wait = false;
-	reactor_count(&reactor->counts.enters, 1);
+	uring->silent = 0;
 	/* Eventfd writes complete while they are submitted; where they cannot be told to be silent,
 	 * the wait is for one completion more than theirs. */
-	if (wait)
-		n = io_uring_submit_and_wait(&uring->ring, 1 + silent);
-	else
-		n = io_uring_submit_and_get_events(&uring->ring);
-	uring->silent = 0;
+	if (wait) {
+		reactor_count(&reactor->counts.enters, 1);
+		return io_uring_submit_and_wait(&uring->ring, 1 + silent);
+	}
+	if (!uring->sqpoll) {
+		reactor_count(&reactor->counts.enters, 1);
+		return io_uring_submit_and_get_events(&uring->ring);
+	}
+	/* No system call, unless the kernel's thread sleeps or the CQ has overflowed. */
+	if (IO_URING_READ_ONCE(*uring->ring.sq.kflags) &
+	    (IORING_SQ_NEED_WAKEUP | IORING_SQ_CQ_OVERFLOW))
+		reactor_count(&reactor->counts.enters, 1);
+	return io_uring_submit(&uring->ring);
+}
+
+static void uring_enter(struct reactor *reactor, bool wait)
+{
+	struct uring *uring = reactor->ring;
+	bool all, busy = uring_iopoll_busy(uring);
+	int n;
+
+	if (busy)
+		uring_iopoll_enter(reactor);
+	all = refill(uring);
+	if (!all || busy || io_uring_cq_ready(&uring->ring))
+		wait = false;
+	if (!wait && !uring_unsubmitted(reactor) && !kernel_has_completions(uring))
+		return;
+	n = submit(reactor, wait);
 	/* EAGAIN, EBUSY: the kernel is short of memory, or has completions for us to take first.
 	 * The SQEs stay. */
 	if (n < 0 && n != -EINTR && n != -EAGAIN && n != -EBUSY) {
@@ -382,25 +334,22 @@ static void uring_enter(struct reactor *reactor, bool wait)
 			 strerror(-n));
 		abort();
 	}
+	if (!all && uring->sqpoll) /* until there is room again */
+		io_uring_sqring_wait(&uring->ring);
 }
 
-static bool uring_unsubmitted(struct reactor *reactor)
-{
-	struct uring *uring = reactor->ring;
-
-	return io_uring_sq_ready(&uring->ring) || uring->overflow.first || uring->cancels;
-}
-
-/* With the task-run flags completions stay in the kernel until it is entered; it says so in the
- * ring. */
 static bool uring_completed(struct reactor *reactor)
 {
 	struct uring *uring = reactor->ring;
 
-	if (!io_uring_cq_ready(&uring->ring) && IO_URING_READ_ONCE(*uring->ring.sq.kflags) &
-							(IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW))
+	if (!io_uring_cq_ready(&uring->ring) && kernel_has_completions(uring))
 		uring_enter(reactor, false);
 	return io_uring_cq_ready(&uring->ring);
+}
+
+static bool uring_looks(const struct reactor *reactor)
+{
+	return uring_iopoll_busy(reactor->ring);
 }
 
 static void op_ended(struct reactor *reactor, struct reactor_op *op, s32 result)
@@ -411,7 +360,7 @@ static void op_ended(struct reactor *reactor, struct reactor_op *op, s32 result)
 		cancels_forget(uring, op);
 	op->state = REACTOR_OP_IDLE;
 	if (result == -EOPNOTSUPP && op->nonblocking && !reactor->reactors->storage[op->file] &&
-	    is_transfer(op)) {
+	    uring_is_transfer(op)) {
 		/* A driver without RWF_NOWAIT (taps before 6.4): only the call itself says "not
 		 * now". */
 		uring->no_nowait[op->file] = true;
@@ -436,6 +385,8 @@ static void uring_reap(struct reactor *reactor)
 			op_ended(reactor, op, cqe->res);
 	}
 	io_uring_cq_advance(&uring->ring, ready);
+	if (uring->iopoll.there)
+		uring_iopoll_reap(reactor);
 }
 
 const struct reactor_engine reactor_engine_uring = {
@@ -451,5 +402,6 @@ const struct reactor_engine reactor_engine_uring = {
 	.enter = uring_enter,
 	.unsubmitted = uring_unsubmitted,
 	.completed = uring_completed,
+	.looks = uring_looks,
 	.reap = uring_reap,
 };

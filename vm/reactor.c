@@ -419,9 +419,17 @@ void reactor_poller_remove(struct reactor_poller *poller)
 	poller->link = NULL;
 }
 
+/* Is something in flight that ends only while it is looked for? */
+static bool looks(const struct reactor *reactor)
+{
+	const struct reactor_engine *engine = reactor->reactors->engine;
+
+	return engine->looks && engine->looks(reactor);
+}
+
 bool reactor_polls(const struct reactor *reactor)
 {
-	return reactor->window_ns != 0;
+	return reactor->window_ns != 0 || looks(reactor);
 }
 
 static u64 now_ns(void)
@@ -488,6 +496,14 @@ static void idle(struct reactor *reactor)
 	const struct reactor_engine *engine = reactor->reactors->engine;
 	u64 start;
 
+	if (looks(reactor)) { /* for those, and so for everything else too */
+		engine->enter(reactor, false);
+		ask_pollers(reactor, false);
+		return;
+	}
+	/* Queues that were served while there was something to look for. */
+	if (reactor->reactors->config.iopoll && !reactor->window_ns && ask_pollers(reactor, true))
+		return;
 	if (!reactor->reactors->config.poll_us || !engine->completed) {
 		engine->enter(reactor, true);
 		return;
@@ -567,4 +583,7 @@ void reactor_counts(const struct reactor *reactor, struct reactor_counts *counts
 	counts->operations = __atomic_load_n(&reactor->counts.operations, __ATOMIC_RELAXED);
 	counts->signals = __atomic_load_n(&reactor->counts.signals, __ATOMIC_RELAXED);
 	counts->events = __atomic_load_n(&reactor->counts.events, __ATOMIC_RELAXED);
+	counts->polled = __atomic_load_n(&reactor->counts.polled, __ATOMIC_RELAXED);
+	counts->polls_hit = __atomic_load_n(&reactor->counts.polls_hit, __ATOMIC_RELAXED);
+	counts->polls_missed = __atomic_load_n(&reactor->counts.polls_missed, __ATOMIC_RELAXED);
 }

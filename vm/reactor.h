@@ -100,6 +100,7 @@ struct reactor_message {
 /* Relaxed counters, any thread may read. */
 struct reactor_counts {
 	u64 sweeps, enters, operations, signals, events;
+	u64 polled;		     /* operations that the second ring did */
 	u64 polls_hit, polls_missed; /* busy-polling windows that found work, that found none */
 };
 
@@ -146,6 +147,11 @@ const char *reactors_engine(const struct reactors *reactors);
 /* Registers fd (the caller keeps it open) in every reactor. The number, or -errno (-ENOSPC). Main
  * thread, before reactors_start() or later (it then waits for each reactor). */
 reactor_file reactor_file_add(struct reactors *reactors, int fd);
+/* Reads and writes of an O_DIRECT file go to the second ring from now on, where completions are
+ * looked for; until the kernel says that this file has none to look for, which is logged with name
+ * (kept by the caller) and mended. 0, or -EOPNOTSUPP: there is no second ring. Main thread; nothing
+ * is in flight on it. */
+int reactor_file_iopoll(struct reactors *reactors, reactor_file file, const char *name);
 /* Frees the number; nothing may be in flight on it. Main thread. */
 void reactor_file_remove(struct reactors *reactors, reactor_file file);
 

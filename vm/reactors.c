@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/stat.h>
@@ -89,10 +90,19 @@ reactor_file reactor_file_add(struct reactors *reactors, int fd)
 	return file;
 }
 
+int reactor_file_iopoll(struct reactors *reactors, reactor_file file, const char *name)
+{
+	if (!reactors->config.iopoll || !reactors->engine->looks)
+		return -EOPNOTSUPP;
+	atomic_store(&reactors->iopolled[file], name);
+	return 0;
+}
+
 void reactor_file_remove(struct reactors *reactors, reactor_file file)
 {
 	if (file < 0 || (u32)file >= reactors->max_files)
 		return;
+	atomic_store(&reactors->iopolled[file], NULL);
 	file_set_all(reactors, file, -1);
 	reactor_number_free(reactors, file);
 }
@@ -232,7 +242,8 @@ int reactors_create(struct reactors **result, const struct reactors_config *conf
 	sem_init(&reactors->ready, 0, 0);
 	reactors->fds = malloc(reactors->max_files * sizeof(reactors->fds[0]));
 	reactors->storage = calloc(reactors->max_files, sizeof(reactors->storage[0]));
-	if (!reactors->fds || !reactors->storage) {
+	reactors->iopolled = calloc(reactors->max_files, sizeof(reactors->iopolled[0]));
+	if (!reactors->fds || !reactors->storage || !reactors->iopolled) {
 		error = -ENOMEM;
 		goto fail;
 	}
@@ -242,6 +253,8 @@ int reactors_create(struct reactors **result, const struct reactors_config *conf
 			log_line(
 				"io_uring: not permitted here (%s); using epoll and worker threads",
 				strerror(-error));
+		if (config->sqpoll)
+			log_line("sqpoll: needs io_uring; done without");
 		error = reactor_workers_create(&reactors->workers);
 		if (!error)
 			error = engine_try(reactors, &reactor_engine_epoll);
@@ -253,6 +266,7 @@ int reactors_create(struct reactors **result, const struct reactors_config *conf
 fail:
 	log_line("event threads: cannot be made: %s", strerror(-error));
 	reactor_workers_destroy(reactors->workers);
+	free(reactors->iopolled);
 	free(reactors->storage);
 	free(reactors->fds);
 	sem_destroy(&reactors->ready);
@@ -284,6 +298,7 @@ void reactors_destroy(struct reactors *reactors)
 	reactor_workers_destroy(reactors->workers);
 	for (u32 i = 0; i < reactors->count; i++)
 		reactor_exit(&reactors->list[i]);
+	free(reactors->iopolled);
 	free(reactors->storage);
 	free(reactors->fds);
 	sem_destroy(&reactors->ready);

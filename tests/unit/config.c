@@ -1,76 +1,9 @@
 /* vm/config*.c: what is accepted and what it means; what is refused, in one line that says what,
  * why and what to do; help and man page from the same table.
  */
-#include <errno.h>
 #include <fcntl.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
-#include <unistd.h>
-#include <cmocka.h>
-
-#include "vm/config.h"
-
-static struct config config;
-static int errors; /* where stderr goes */
-static char message[4096];
-
-/* Parses flags given as words up to NULL. What was logged is in message. */
-static int parse(const char *first, ...)
-{
-	char *argv[64] = { "vmm" };
-	int argc = 1, saved = dup(STDERR_FILENO), err;
-	const char *word = first;
-	ssize_t n;
-	va_list args;
-
-	va_start(args, first);
-	for (; word; word = va_arg(args, const char *)) {
-		assert_true(argc < 63);
-		argv[argc++] = (char *)word;
-	}
-	va_end(args);
-	assert_int_equal(ftruncate(errors, 0), 0);
-	lseek(errors, 0, SEEK_SET);
-	dup2(errors, STDERR_FILENO);
-	err = config_parse(&config, argc, argv);
-	dup2(saved, STDERR_FILENO);
-	close(saved);
-	n = pread(errors, message, sizeof(message) - 1, 0);
-	message[n > 0 ? n : 0] = '\0';
-	if (err < 0) /* one line, and the struct is clean */
-		assert_ptr_equal(strchr(message, '\n'), message + strlen(message) - 1);
-	else
-		assert_string_equal(message, "");
-	return err;
-}
-
-#define accept(...)                                       \
-	do {                                              \
-		int err_ = parse(__VA_ARGS__, NULL);      \
-		if (err_)                                 \
-			fail_msg("refused: %s", message); \
-	} while (0)
-
-/* Refused, with all the words of `expected` (separated by |) in the line. */
-#define refuse(expected, ...)                                        \
-	do {                                                         \
-		assert_int_equal(parse(__VA_ARGS__, NULL), -EINVAL); \
-		assert_message(expected);                            \
-	} while (0)
-
-static void assert_message(const char *expected)
-{
-	char words[512], *cursor = words, *word;
-
-	assert_memory_equal(message, "vmm: ", 5);
-	snprintf(words, sizeof(words), "%s", expected);
-	while ((word = strsep(&cursor, "|")))
-		if (!strstr(message, word))
-			fail_msg("no \"%s\" in: %s", word, message);
-}
+#include "tests/unit/config-fixture.h"
 
 /* A config file with this text. */
 static const char *file(const char *text)
@@ -87,18 +20,10 @@ static const char *file(const char *text)
 	return name;
 }
 
-static int set_up(void **state)
-{
-	(void)state;
-	errors = memfd_create("errors", MFD_CLOEXEC);
-	return errors < 0;
-}
-
 static int tear_down(void **state)
 {
-	(void)state;
 	unlink(file(""));
-	return close(errors);
+	return close_errors(state);
 }
 
 static void test_defaults(void **state)
@@ -498,10 +423,10 @@ static const char *output_of(int (*print)(void))
 }
 
 /* All in --help and in the page; options that are parsed and not told would be a secret. */
-static const char *const told[] = { "kernel",  "initrd",  "cmdline",   "cpus",	     "mem",
-				    "disk",    "net",	  "serial",    "rng",	     "iothreads",
-				    "timeout", "grace",	  "no-reboot", "no-sandbox", "config",
-				    "help",    "version", "stats",     "boot-timing" };
+static const char *const told[] = { "kernel",  "initrd",  "cmdline",   "cpus",	      "mem",
+				    "disk",    "net",	  "serial",    "rng",	      "iothreads",
+				    "timeout", "grace",	  "no-reboot", "no-sandbox",  "config",
+				    "help",    "version", "stats",     "boot-timing", "pin" };
 static const char *const statuses[] = {
 	"0", "1", "2", "3", "4", "120", "123", "124", "125", "128+N"
 };
@@ -603,5 +528,5 @@ int main(void)
 		cmocka_unit_test(test_man),	  cmocka_unit_test(test_full_output),
 	};
 
-	return cmocka_run_group_tests(tests, set_up, tear_down);
+	return cmocka_run_group_tests(tests, open_errors, tear_down);
 }

@@ -31,6 +31,7 @@ struct reactor_mode {
 	bool force_epoll;
 	u32 refuse;
 	u32 poll_us;
+	bool sqpoll;
 };
 
 static struct reactor_mode mode;
@@ -49,6 +50,8 @@ static inline int make_with(void (*thread_start)(void *owner), void (*worker_sta
 						.max_files = 64,
 						.force_epoll = mode.force_epoll,
 						.poll_us = mode.poll_us,
+						.sqpoll = mode.sqpoll,
+						.iopoll = true,
 						.refuse = mode.refuse,
 						.thread_start = thread_start,
 						.worker_start = worker_start };
@@ -252,19 +255,26 @@ static inline void bell_once(void *arg)
 #define EACH(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 static const struct reactor_mode reactor_modes[] = {
-	{ "io_uring", false, 0, 0 },
-	{ "io_uring without DEFER_TASKRUN", false, REACTOR_REFUSE_DEFER_TASKRUN, 0 },
-	{ "io_uring without SINGLE_ISSUER", false, REACTOR_REFUSE_SINGLE_ISSUER, 0 },
-	{ "io_uring without COOP_TASKRUN", false, REACTOR_REFUSE_COOP_TASKRUN, 0 },
-	{ "io_uring without SUBMIT_ALL", false, REACTOR_REFUSE_SUBMIT_ALL, 0 },
-	{ "io_uring without CQE_SKIP", false, REACTOR_REFUSE_CQE_SKIP, 0 },
-	{ "io_uring without sparse tables", false, REACTOR_REFUSE_SPARSE, 0 },
-	{ "io_uring without registered rings", false, REACTOR_REFUSE_RING_FD, 0 },
-	{ "io_uring without NOWAIT", false, REACTOR_REFUSE_NOWAIT, 0 },
-	{ "io_uring without anything", false, REACTOR_REFUSE_ALL, 0 },
-	{ "io_uring, busy-polling", false, 0, 1000 },
-	{ "io_uring without anything, busy-polling", false, REACTOR_REFUSE_ALL, 1000 },
-	{ "epoll", true, 0, 0 },
+	{ .name = "io_uring" },
+	{ .name = "io_uring without DEFER_TASKRUN", .refuse = REACTOR_REFUSE_DEFER_TASKRUN },
+	{ .name = "io_uring without SINGLE_ISSUER", .refuse = REACTOR_REFUSE_SINGLE_ISSUER },
+	{ .name = "io_uring without COOP_TASKRUN", .refuse = REACTOR_REFUSE_COOP_TASKRUN },
+	{ .name = "io_uring without SUBMIT_ALL", .refuse = REACTOR_REFUSE_SUBMIT_ALL },
+	{ .name = "io_uring without CQE_SKIP", .refuse = REACTOR_REFUSE_CQE_SKIP },
+	{ .name = "io_uring without sparse tables", .refuse = REACTOR_REFUSE_SPARSE },
+	{ .name = "io_uring without registered rings", .refuse = REACTOR_REFUSE_RING_FD },
+	{ .name = "io_uring without NOWAIT", .refuse = REACTOR_REFUSE_NOWAIT },
+	{ .name = "io_uring without anything", .refuse = REACTOR_REFUSE_ALL },
+	{ .name = "io_uring, busy-polling", .poll_us = 1000 },
+	{ .name = "io_uring without anything, busy-polling",
+	  .refuse = REACTOR_REFUSE_ALL,
+	  .poll_us = 1000 },
+	{ .name = "io_uring, sqpoll", .sqpoll = true },
+	{ .name = "io_uring without anything, sqpoll",
+	  .refuse = REACTOR_REFUSE_ALL,
+	  .sqpoll = true },
+	{ .name = "io_uring, sqpoll, busy-polling", .sqpoll = true, .poll_us = 1000 },
+	{ .name = "epoll", .force_epoll = true },
 };
 
 /* Runs the tests in each mode. Returns how many failed. */
