@@ -47,28 +47,16 @@ static struct kvm_cpuid_entry2 *find(struct kvm_cpuid2 *table, u32 function)
 	return NULL;
 }
 
-int cpuid_physical_bits(const struct kvm *kvm, u8 *bits)
+u8 cpuid_physical_bits(struct kvm_cpuid2 *supported)
 {
-	struct kvm_cpuid2 *table = cpuid_alloc();
-	const struct kvm_cpuid_entry2 *sizes;
-	u32 guest_bits;
-	int err;
+	const struct kvm_cpuid_entry2 *sizes = find(supported, 0x80000008);
+	u32 bits = sizes ? sizes->eax & 0xff : 36;
+	/* what the nested page tables can map, where that is less */
+	u32 guest_bits = sizes ? sizes->eax >> 16 & 0xff : 0;
 
-	if (!table)
-		return -ENOMEM;
-	err = cpuid_supported(kvm, table);
-	if (!err) {
-		sizes = find(table, 0x80000008);
-		*bits = sizes ? (u8)sizes->eax : 36;
-		/* what the nested page tables can map, where that is less */
-		guest_bits = sizes ? sizes->eax >> 16 & 0xff : 0;
-		if (guest_bits && guest_bits < *bits)
-			*bits = (u8)guest_bits;
-		if (*bits < 32 || *bits > 52)
-			*bits = 36;
-	}
-	free(table);
-	return err;
+	if (guest_bits && guest_bits < bits)
+		bits = guest_bits;
+	return (u8)(bits < 32 || bits > 52 ? 36 : bits);
 }
 
 static enum vendor vendor_of(const struct kvm_cpuid_entry2 *leaf0)
@@ -85,6 +73,11 @@ static enum vendor vendor_of(const struct kvm_cpuid_entry2 *leaf0)
 	if (!memcmp(name, "AuthenticAMD", 12) || !memcmp(name, "HygonGenuine", 12))
 		return VENDOR_AMD;
 	return VENDOR_OTHER;
+}
+
+bool cpuid_is_amd(struct kvm_cpuid2 *supported)
+{
+	return vendor_of(find(supported, 0)) == VENDOR_AMD;
 }
 
 /* How many bits of the APIC id tell n things apart. */

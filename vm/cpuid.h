@@ -26,8 +26,9 @@ struct kvm_cpuid2 *cpuid_alloc(void);
 /* Fills table (from cpuid_alloc()) with what KVM supports. 0 or -errno. Main thread. */
 int cpuid_supported(const struct kvm *kvm, struct kvm_cpuid2 *table);
 
-/* Guest-physical address width. 0 or -errno. Main thread. */
-int cpuid_physical_bits(const struct kvm *kvm, u8 *bits);
+/* What a supported table says: guest-physical address width; whether AMD made the CPU. Pure. */
+u8 cpuid_physical_bits(struct kvm_cpuid2 *supported);
+bool cpuid_is_amd(struct kvm_cpuid2 *supported);
 
 /*
  * Writes vCPU's table to `to`, from the supported one. APIC ids are dense, so cores and threads

@@ -81,6 +81,11 @@ int host_check(void)
 	char detail[160];
 	int ret = kvm_open(&kvm);
 
+	if (!ret && kvm_check_required(&kvm)) {
+		kvm_close(&kvm);
+		ret = -ENOTSUP;
+	}
+
 	if (!uname(&kernel)) {
 		snprintf(detail, sizeof(detail), "Linux %.60s on %.40s", kernel.release,
 			 kernel.machine);
@@ -89,7 +94,7 @@ int host_check(void)
 	if (!ret) {
 		snprintf(detail, sizeof(detail),
 			 "up to %u vCPUs, %u interrupt routes, %u-bit guest addresses",
-			 kvm.max_vcpus, kvm.max_routes, kvm.physical_bits);
+			 kvm_max_vcpus(&kvm), kvm_max_routes(&kvm), kvm.physical_bits);
 		say(true, "/dev/kvm", detail);
 		say(kvm.tsc_deadline, "TSC deadline timer",
 		    kvm.tsc_deadline ? "guests need no other timer"

@@ -181,7 +181,6 @@ static int save_chips(struct irq *irq)
 int irq_create(struct irq **out, const struct kvm *kvm)
 {
 	struct irq *irq = calloc(1, sizeof(*irq));
-	u32 routes = kvm ? kvm->max_routes : TEST_ROUTES;
 	int err;
 
 	if (!irq)
@@ -193,14 +192,11 @@ int irq_create(struct irq **out, const struct kvm *kvm)
 		atomic_init(&irq->lines[i].fd, -1);
 		atomic_init(&irq->lines[i].resample_fd, -1);
 	}
-	/* neither the number of routes nor the highest GSI may pass KVM's limit */
-	irq->msi_limit = routes > FIXED_ROUTES ? routes - FIXED_ROUTES : 0;
-	irq->msis = calloc(irq->msi_limit + 1, sizeof(struct irq_msi *));
+	irq->msi_limit = (kvm ? KVM_MIN_ROUTES : TEST_ROUTES) - FIXED_ROUTES;
+	irq->msis = calloc(irq->msi_limit, sizeof(struct irq_msi *));
 	err = irq->msis ? reserve_table(irq, 1) : -ENOMEM;
 	if (!err)
 		err = save_chips(irq);
-	if (!err)
-		err = send_table(irq);
 	if (err) {
 		log_line("interrupts: KVM's interrupt controllers cannot be set up: %s; "
 			 "a newer host kernel may help",
@@ -369,6 +365,24 @@ void irq_shared_resampled(struct irq *irq, u32 gsi)
 
 /* ---- message-signalled interrupts ---- */
 
+/* Room for as many vectors as KVM can route, which most VMs need not know. Neither the number of
+ * routes nor the highest GSI may pass its limit. */
+static int more_msis(struct irq *irq)
+{
+	u32 limit = irq->kvm ? kvm_max_routes(irq->kvm) - FIXED_ROUTES : irq->msi_limit;
+	struct irq_msi **msis;
+
+	if (limit <= irq->msi_limit)
+		return -ENOSPC;
+	msis = realloc(irq->msis, limit * sizeof(struct irq_msi *));
+	if (!msis)
+		return -ENOMEM;
+	memset(msis + irq->msi_limit, 0, (limit - irq->msi_limit) * sizeof(struct irq_msi *));
+	irq->msis = msis;
+	irq->msi_limit = limit;
+	return 0;
+}
+
 int irq_msi_create(struct irq *irq, struct irq_msi **out)
 {
 	struct irq_msi *msi = calloc(1, sizeof(*msi));
@@ -387,7 +401,9 @@ int irq_msi_create(struct irq *irq, struct irq_msi **out)
 	pthread_mutex_lock(&irq->lock);
 	while (index < irq->msi_limit && irq->msis[index])
 		index++;
-	err = index == irq->msi_limit ? -ENOSPC : reserve_table(irq, irq->msi_count + 1);
+	err = index == irq->msi_limit ? more_msis(irq) : 0;
+	if (!err)
+		err = reserve_table(irq, irq->msi_count + 1);
 	if (!err) {
 		msi->gsi = LAYOUT_GSI_COUNT + index;
 		irq->msis[index] = msi;

@@ -89,9 +89,9 @@ static int capability(const struct kvm *kvm, int number)
 	return value < 0 ? 0 : value;
 }
 
-static int check_required(const struct kvm *kvm)
+static int check_version(const struct kvm *kvm)
 {
-	int version = ioctl(kvm->fd, KVM_GET_API_VERSION, 0), missing = 0;
+	int version = ioctl(kvm->fd, KVM_GET_API_VERSION, 0);
 
 	if (version != KVM_API_VERSION) {
 		log_line(
@@ -99,6 +99,13 @@ static int check_required(const struct kvm *kvm)
 			version, KVM_API_VERSION);
 		return -ENOTSUP;
 	}
+	return 0;
+}
+
+int kvm_check_required(const struct kvm *kvm)
+{
+	int missing = 0;
+
 	for (size_t i = 0; i < ARRAY_SIZE(required); i++) {
 		if (capability(kvm, required[i].capability))
 			continue;
@@ -116,33 +123,39 @@ static u32 count_capability(const struct kvm *kvm, int number, u32 otherwise)
 	return value > 0 ? (u32)value : otherwise;
 }
 
+u32 kvm_max_vcpus(const struct kvm *kvm)
+{
+	/* api.rst 4.4: 4 where neither is told */
+	return count_capability(kvm, KVM_CAP_MAX_VCPUS, count_capability(kvm, KVM_CAP_NR_VCPUS, 4));
+}
+
+u32 kvm_max_routes(const struct kvm *kvm)
+{
+	/* kernels before 2.6.36 or so said just yes */
+	u32 routes = count_capability(kvm, KVM_CAP_IRQ_ROUTING, KVM_MIN_ROUTES);
+
+	return routes < 64 ? KVM_MIN_ROUTES : routes;
+}
+
 static int read_offers(struct kvm *kvm)
 {
 	int size = ioctl(kvm->fd, KVM_GET_VCPU_MMAP_SIZE, 0);
-	int err;
+	int err = 0;
 
 	if (size < (int)sizeof(struct kvm_run)) {
 		log_line("/dev/kvm: no room for a vCPU's run page; use a current kernel");
 		return -ENOTSUP;
 	}
 	kvm->run_size = (u32)size;
-	/* api.rst 4.4: 4 where neither is told */
-	kvm->max_vcpus = count_capability(kvm, KVM_CAP_MAX_VCPUS,
-					  count_capability(kvm, KVM_CAP_NR_VCPUS, 4));
-	kvm->max_vcpu_id = count_capability(kvm, KVM_CAP_MAX_VCPU_ID, kvm->max_vcpus);
-	/* kernels before 2.6.36 or so said just yes */
-	kvm->max_routes = count_capability(kvm, KVM_CAP_IRQ_ROUTING, 1024);
-	if (kvm->max_routes < 64)
-		kvm->max_routes = 1024;
 	kvm->tsc_deadline = capability(kvm, KVM_CAP_TSC_DEADLINE_TIMER);
-	kvm->x2apic_api = capability(kvm, KVM_CAP_X2APIC_API);
 	kvm->ioeventfd_any_length = capability(kvm, KVM_CAP_IOEVENTFD_ANY_LENGTH);
-	kvm->readonly_memory = capability(kvm, KVM_CAP_READONLY_MEM);
-
-	err = cpuid_physical_bits(kvm, &kvm->physical_bits);
+	kvm->cpuid = cpuid_alloc();
+	err = kvm->cpuid ? cpuid_supported(kvm, kvm->cpuid) : -ENOMEM;
 	if (err)
 		log_line("/dev/kvm: no list of supported CPUID leaves: %s; use a current kernel",
 			 strerror(-err));
+	else
+		kvm->physical_bits = cpuid_physical_bits(kvm->cpuid);
 	return err;
 }
 
@@ -157,7 +170,7 @@ int kvm_open(struct kvm *kvm)
 		explain_open(-err);
 		return err;
 	}
-	err = check_required(kvm);
+	err = check_version(kvm);
 	if (!err)
 		err = read_offers(kvm);
 	if (err)
@@ -207,14 +220,16 @@ int kvm_create_vm(struct kvm *kvm)
 	}
 	/* Intel without unrestricted guest runs real mode with the help of these pages; elsewhere
 	 * they mean nothing and may be refused. */
-	ioctl(kvm->vm, KVM_SET_IDENTITY_MAP_ADDR, &identity_map);
-	ioctl(kvm->vm, KVM_SET_TSS_ADDR, LAYOUT_TSS);
-
-	if (kvm->x2apic_api && ioctl(kvm->vm, KVM_ENABLE_CAP, &x2apic))
-		kvm->x2apic_api = false;
+	if (!cpuid_is_amd(kvm->cpuid)) {
+		ioctl(kvm->vm, KVM_SET_IDENTITY_MAP_ADDR, &identity_map);
+		ioctl(kvm->vm, KVM_SET_TSS_ADDR, LAYOUT_TSS);
+	}
+	kvm->x2apic_api = !ioctl(kvm->vm, KVM_ENABLE_CAP, &x2apic);
 	if (ioctl(kvm->vm, KVM_CREATE_IRQCHIP, 0)) {
 		err = -errno;
-		log_line("KVM: no interrupt controllers: %s; use a current kernel", strerror(-err));
+		if (!kvm_check_required(kvm))
+			log_line("KVM: no interrupt controllers: %s; use a current kernel",
+				 strerror(-err));
 		close(kvm->vm);
 		kvm->vm = -1;
 		return err;
@@ -228,6 +243,8 @@ void kvm_close(struct kvm *kvm)
 		close(kvm->vm);
 	if (kvm->fd >= 0)
 		close(kvm->fd);
+	free(kvm->cpuid);
+	kvm->cpuid = NULL;
 	kvm->vm = -1;
 	kvm->fd = -1;
 }

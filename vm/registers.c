@@ -1,7 +1,8 @@
 /*
- * A vCPU's state, from power-on and back to it. The power-on state is what KVM gave the new vCPU:
- * general and system registers, FPU, XCRs, debug registers, LAPIC, pending events, nested state and
- * every MSR that KVM lists. At a reset only MSRs that differ are written.
+ * A vCPU's state, from power-on and back to it. What the architecture says of a processor after
+ * power-on (Intel SDM volume 3, table 10-1) is a constant here; what KVM chooses is read once from
+ * a new vCPU: system registers, LAPIC and every MSR that KVM lists. At a reset only MSRs that
+ * differ are written, and a new vCPU gets nothing but its entry.
  *
  * Main thread. Allocates when saving only, so that a reset can't fail for want of memory.
  */
@@ -21,7 +22,8 @@
 #define MSR_IA32_MTRR_PHYSBASE0 0x200u
 #define MSR_IA32_MTRR_PHYSMASK0 0x201u
 #define MSR_IA32_MTRR_DEF_TYPE	0x2ffu
-#define MSR_HYPERV_TIME		0x40000020u
+#define MSR_HYPERV_FIRST	0x40000000u
+#define MSR_HYPERV_LAST		0x400001ffu
 
 #define MTRR_ENABLE	BIT64(11)
 #define MTRR_VALID	BIT64(11)
@@ -35,7 +37,18 @@
 #define EFER_LME BIT64(8)
 #define EFER_LMA BIT64(10)
 
-#define XSAVE_AREA 4096u
+/* The largest XSAVE area that KVM may want to read; only its first part is ever touched. */
+#define XSAVE_AREA	  KIB(64)
+#define XSAVE_HEADER	  512
+#define XSAVE_X87_AND_SSE 3u
+#define FCW_INITIAL	  0x37fu
+#define MXCSR_INITIAL	  0x1f80u
+#define MXCSR_OFFSET	  24
+
+#define DR6_INITIAL 0xffff0ff0u
+#define DR7_INITIAL 0x400u
+
+#define LAPIC_ID 0x20 /* bits 24 to 31 in xAPIC mode, which is the mode after power-on */
 
 /* What KVM's own list may leave out and a guest can change. */
 static const struct {
@@ -60,168 +73,120 @@ static const struct {
 	/* asynchronous page faults, steal time, PV EOI and polling among them */
 	{ MSR_KVM_WALL_CLOCK_NEW, MSR_KVM_ASYNC_PF_ACK },
 };
-#define EXTRA_MSRS_MAX 64
+#define MSRS_MAX 768
 
-/* struct kvm_msrs with its one entry. */
-struct msr_one {
+/* struct kvm_msrs with as many entries as KVM takes at once, MAX_IO_MSRS. */
+#define MSRS_AT_ONCE 256
+struct msrs {
 	u32 nmsrs, pad;
-	struct kvm_msr_entry entry;
+	struct kvm_msr_entry entries[MSRS_AT_ONCE];
 };
 
 struct registers {
 	u8 physical_bits;
-	bool has_events, has_debug, has_xcrs, has_xsave, has_lapic;
-	struct kvm_regs regs;
+	bool has_lapic;
 	struct kvm_sregs sregs;
-	struct kvm_fpu fpu;
-	struct kvm_xcrs xcrs;
-	struct kvm_debugregs debug;
 	struct kvm_lapic_state lapic;
-	struct kvm_mp_state mp_state;
-	struct kvm_vcpu_events events;
-	void *xsave;			 /* of the size that KVM told */
-	struct kvm_nested_state *nested; /* NULL: none */
-	struct kvm_msr_entry *msrs;
 	u32 msr_count;
+	struct kvm_msr_entry msrs[]; /* in the order of their reading */
 };
 
-static int get_msr(int fd, u32 index, u64 *value)
-{
-	struct msr_one one = { .nmsrs = 1, .entry.index = index };
-	int count = ioctl(fd, KVM_GET_MSRS, &one);
-
-	if (count != 1)
-		return count < 0 ? -errno : -ENOENT;
-	*value = one.entry.data;
-	return 0;
-}
-
 /* Not every MSR that can be read can be written, on every host: no error. */
-static void set_msr(int fd, u32 index, u64 value)
+static void set_msrs(int fd, const struct kvm_msr_entry *entries, u32 count)
 {
-	struct msr_one one = { .nmsrs = 1, .entry = { .index = index, .data = value } };
+	struct msrs some;
 
-	ioctl(fd, KVM_SET_MSRS, &one);
+	for (u32 done = 0; done < count;) {
+		int n;
+
+		some.nmsrs = count - done < MSRS_AT_ONCE ? count - done : MSRS_AT_ONCE;
+		some.pad = 0;
+		memcpy(some.entries, entries + done, some.nmsrs * sizeof(entries[0]));
+		n = ioctl(fd, KVM_SET_MSRS, &some);
+		/* KVM stops at the first that it refuses */
+		done += n < 0 ? 1 : (u32)n < some.nmsrs ? (u32)n + 1 : (u32)n;
+	}
 }
 
-/* Clocks, which differ whenever one looks. */
+/* Reads the MSRs that entries name into them. Those that cannot be read are taken out; returns how
+ * many are left. */
+static u32 get_msrs(int fd, struct kvm_msr_entry *entries, u32 count)
+{
+	struct msrs some;
+	u32 kept = 0;
+
+	for (u32 done = 0; done < count;) {
+		int n;
+
+		some.nmsrs = count - done < MSRS_AT_ONCE ? count - done : MSRS_AT_ONCE;
+		some.pad = 0;
+		memcpy(some.entries, entries + done, some.nmsrs * sizeof(entries[0]));
+		n = ioctl(fd, KVM_GET_MSRS, &some);
+		n = n < 0 ? 0 : n;
+		/* not behind what is still to be read */
+		memcpy(entries + kept, some.entries, (u32)n * sizeof(entries[0]));
+		kept += (u32)n;
+		done += (u32)n < some.nmsrs ? (u32)n + 1 : (u32)n;
+	}
+	return kept;
+}
+
+/* A clock, which differs whenever one looks; Hyper-V's, which we offer no guest, and which count
+ * vCPUs. */
 static bool is_skipped(u32 index)
 {
-	return index == MSR_IA32_TSC || index == MSR_HYPERV_TIME;
+	return index == MSR_IA32_TSC || (index >= MSR_HYPERV_FIRST && index <= MSR_HYPERV_LAST);
 }
 
-static void save_msr(struct registers *r, int fd, u32 index)
+static void add_msr(struct registers *r, u32 index)
 {
-	struct kvm_msr_entry *entry = &r->msrs[r->msr_count];
-	u64 value = 0;
-
 	for (u32 i = 0; i < r->msr_count; i++) {
 		if (r->msrs[i].index == index)
 			return;
 	}
-	if (is_skipped(index))
-		return;
-	if (get_msr(fd, index, &value))
-		return;
-	*entry = (struct kvm_msr_entry){ .index = index, .data = value };
-	r->msr_count++;
+	if (!is_skipped(index) && r->msr_count < MSRS_MAX)
+		r->msrs[r->msr_count++] = (struct kvm_msr_entry){ .index = index };
 }
 
-static int save_msrs(struct registers *r, const struct kvm *kvm, int fd)
+static void save_msrs(struct registers *r, const struct kvm *kvm, int fd)
 {
-	struct kvm_msr_list probe = { .nmsrs = 0 }, *list;
+	struct {
+		u32 nmsrs, indices[MSRS_MAX];
+	} list = { .nmsrs = MSRS_MAX };
 
-	/* fails with E2BIG and tells how many there are */
-	ioctl(kvm->fd, KVM_GET_MSR_INDEX_LIST, &probe);
-	list = calloc(1, sizeof(*list) + probe.nmsrs * sizeof(list->indices[0]));
-	r->msrs = calloc(probe.nmsrs + EXTRA_MSRS_MAX, sizeof(*r->msrs));
-	if (!list || !r->msrs) {
-		free(list);
-		return -ENOMEM;
-	}
-	list->nmsrs = probe.nmsrs;
-	if (ioctl(kvm->fd, KVM_GET_MSR_INDEX_LIST, list))
-		list->nmsrs = 0;
-	for (u32 i = 0; i < list->nmsrs; i++)
-		save_msr(r, fd, list->indices[i]);
+	if (ioctl(kvm->fd, KVM_GET_MSR_INDEX_LIST, &list))
+		list.nmsrs = 0;
+	for (u32 i = 0; i < list.nmsrs; i++)
+		add_msr(r, list.indices[i]);
 	for (size_t i = 0; i < ARRAY_SIZE(extra_msrs); i++) {
 		for (u32 index = extra_msrs[i].first; index <= extra_msrs[i].last; index++)
-			save_msr(r, fd, index);
+			add_msr(r, index);
 	}
-	free(list);
-	return 0;
-}
-
-static int save_xsave(struct registers *r, const struct kvm *kvm, int fd)
-{
-	int size = ioctl(kvm->vm, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
-	unsigned long get = KVM_GET_XSAVE2;
-
-	if (size <= 0) {
-		if (ioctl(kvm->fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE) <= 0)
-			return 0;
-		get = KVM_GET_XSAVE;
-	}
-	r->xsave = calloc(1, size > (int)XSAVE_AREA ? (size_t)size : XSAVE_AREA);
-	if (!r->xsave)
-		return -ENOMEM;
-	r->has_xsave = !ioctl(fd, get, r->xsave);
-	return 0;
-}
-
-static int save_nested(struct registers *r, const struct kvm *kvm, int fd)
-{
-	int size = ioctl(kvm->fd, KVM_CHECK_EXTENSION, KVM_CAP_NESTED_STATE);
-
-	if (size < (int)sizeof(*r->nested))
-		return 0;
-	r->nested = calloc(1, (size_t)size);
-	if (!r->nested)
-		return -ENOMEM;
-	r->nested->size = (u32)size;
-	if (ioctl(fd, KVM_GET_NESTED_STATE, r->nested)) {
-		free(r->nested);
-		r->nested = NULL;
-	}
-	return 0;
+	r->msr_count = get_msrs(fd, r->msrs, r->msr_count);
 }
 
 int registers_save(struct registers **out, const struct kvm *kvm, int fd)
 {
-	struct registers *r = calloc(1, sizeof(*r));
-	int err = 0;
+	struct registers *r = calloc(1, sizeof(*r) + MSRS_MAX * sizeof(r->msrs[0])), *smaller;
 
 	if (!r)
 		return -ENOMEM;
 	r->physical_bits = kvm->physical_bits;
-	if (ioctl(fd, KVM_GET_REGS, &r->regs) || ioctl(fd, KVM_GET_SREGS, &r->sregs) ||
-	    ioctl(fd, KVM_GET_FPU, &r->fpu) || ioctl(fd, KVM_GET_MP_STATE, &r->mp_state))
-		err = -errno;
-	r->has_lapic = !ioctl(fd, KVM_GET_LAPIC, &r->lapic);
-	r->has_events = !ioctl(fd, KVM_GET_VCPU_EVENTS, &r->events);
-	r->has_debug = !ioctl(fd, KVM_GET_DEBUGREGS, &r->debug);
-	r->has_xcrs = !ioctl(fd, KVM_GET_XCRS, &r->xcrs) && r->xcrs.nr_xcrs;
-	if (!err)
-		err = save_xsave(r, kvm, fd);
-	if (!err)
-		err = save_nested(r, kvm, fd);
-	if (!err)
-		err = save_msrs(r, kvm, fd);
-	if (err) {
-		registers_free(r);
+	if (ioctl(fd, KVM_GET_SREGS, &r->sregs)) {
+		int err = -errno;
+
+		free(r);
 		return err;
 	}
-	*out = r;
+	r->has_lapic = !ioctl(fd, KVM_GET_LAPIC, &r->lapic);
+	save_msrs(r, kvm, fd);
+	smaller = realloc(r, sizeof(*r) + r->msr_count * sizeof(r->msrs[0]));
+	*out = smaller ? smaller : r;
 	return 0;
 }
 
 void registers_free(struct registers *r)
 {
-	if (!r)
-		return;
-	free(r->xsave);
-	free(r->nested);
-	free(r->msrs);
 	free(r);
 }
 
@@ -273,71 +238,136 @@ static void entry_sregs(struct kvm_sregs *sregs, const struct vcpu_entry *entry)
 static void set_mtrrs(int fd, u8 physical_bits)
 {
 	u64 address_mask = BIT64(physical_bits) - 1;
+	const struct kvm_msr_entry msrs[] = {
+		{ .index = MSR_IA32_MTRR_PHYSBASE0, .data = LAYOUT_RAM_LOW_END | MTRR_UNCACHED },
+		{ .index = MSR_IA32_MTRR_PHYSMASK0,
+		  .data = (address_mask & ~(LAYOUT_RAM_HIGH - LAYOUT_RAM_LOW_END - 1)) |
+			  MTRR_VALID },
+		{ .index = MSR_IA32_MTRR_DEF_TYPE, .data = MTRR_ENABLE | MTRR_WRITE_BACK },
+	};
 
-	set_msr(fd, MSR_IA32_MTRR_PHYSBASE0, LAYOUT_RAM_LOW_END | MTRR_UNCACHED);
-	set_msr(fd, MSR_IA32_MTRR_PHYSMASK0,
-		(address_mask & ~(LAYOUT_RAM_HIGH - LAYOUT_RAM_LOW_END - 1)) | MTRR_VALID);
-	set_msr(fd, MSR_IA32_MTRR_DEF_TYPE, MTRR_ENABLE | MTRR_WRITE_BACK);
+	set_msrs(fd, msrs, ARRAY_SIZE(msrs));
 }
 
 static void reset_msrs(const struct registers *r, int fd)
 {
-	for (u32 i = 0; i < r->msr_count; i++) {
-		u64 now = 0;
-
-		if (!get_msr(fd, r->msrs[i].index, &now) && now != r->msrs[i].data)
-			set_msr(fd, r->msrs[i].index, r->msrs[i].data);
-	}
 	/* KVM takes 0 from us to mean "as the other vCPUs": they stay in step */
-	set_msr(fd, MSR_IA32_TSC, 0);
-	set_mtrrs(fd, r->physical_bits);
+	const struct kvm_msr_entry tsc = { .index = MSR_IA32_TSC };
+	struct kvm_msr_entry now[MSRS_MAX];
+	u32 count = r->msr_count, changed = 0;
+
+	memcpy(now, r->msrs, count * sizeof(now[0]));
+	count = get_msrs(fd, now, count);
+	/* both in the same order, but for those that cannot be read now */
+	for (u32 i = 0, j = 0; i < r->msr_count && j < count; i++) {
+		if (now[j].index != r->msrs[i].index)
+			continue;
+		if (now[j++].data != r->msrs[i].data)
+			now[changed++] = r->msrs[i];
+	}
+	set_msrs(fd, now, changed);
+	set_msrs(fd, &tsc, 1);
 }
 
-int registers_reset(struct registers *r, int fd, const struct vcpu_entry *entry, const char **what)
+static void reset_events(int fd)
 {
-	struct kvm_regs regs = r->regs;
+	struct kvm_vcpu_events none = { .flags = KVM_VCPUEVENT_VALID_NMI_PENDING |
+						 KVM_VCPUEVENT_VALID_SHADOW |
+						 KVM_VCPUEVENT_VALID_SMM };
+
+	if (!ioctl(fd, KVM_SET_VCPU_EVENTS, &none))
+		return;
+	none.flags &= ~(u32)KVM_VCPUEVENT_VALID_SMM;
+	ioctl(fd, KVM_SET_VCPU_EVENTS, &none);
+}
+
+/* Out of a guest's guest; no such state is no error. */
+static void reset_nested(int fd)
+{
+	struct kvm_nested_state intel = { .format = KVM_STATE_NESTED_FORMAT_VMX,
+					  .size = sizeof(intel),
+					  .hdr.vmx = { .vmxon_pa = ~0ull, .vmcs12_pa = ~0ull } };
+	struct kvm_nested_state amd = { .flags = KVM_STATE_NESTED_GIF_SET,
+					.format = KVM_STATE_NESTED_FORMAT_SVM,
+					.size = sizeof(amd) };
+
+	if (ioctl(fd, KVM_SET_NESTED_STATE, &intel))
+		ioctl(fd, KVM_SET_NESTED_STATE, &amd);
+}
+
+static int reset_fpu(int fd)
+{
+	static u8 area[XSAVE_AREA] __attribute__((aligned(64)));
+	struct kvm_fpu fpu = { .fcw = FCW_INITIAL, .mxcsr = MXCSR_INITIAL };
+	struct kvm_xcrs xcrs = { .nr_xcrs = 1, .xcrs[0].value = 1 };
+
+	ioctl(fd, KVM_SET_XCRS, &xcrs); /* fails where the host has no XSAVE */
+	le32_store(area, FCW_INITIAL);
+	le32_store(area + MXCSR_OFFSET, MXCSR_INITIAL);
+	le32_store(area + XSAVE_HEADER, XSAVE_X87_AND_SSE);
+	return ioctl(fd, KVM_SET_XSAVE, area) && ioctl(fd, KVM_SET_FPU, &fpu) ? -errno : 0;
+}
+
+static int reset_lapic(const struct registers *r, int fd, u32 index)
+{
+	struct kvm_lapic_state lapic;
+
+	if (!r->has_lapic)
+		return 0;
+	lapic = r->lapic;
+	le32_store((u8 *)lapic.regs + LAPIC_ID, index << 24);
+	return ioctl(fd, KVM_SET_LAPIC, &lapic) ? -errno : 0;
+}
+
+int registers_enter(const struct registers *r, int fd, const struct vcpu_entry *entry)
+{
 	struct kvm_sregs sregs = r->sregs;
+	struct kvm_regs regs;
 
-	if (entry) {
-		regs = (struct kvm_regs){
-			.rip = entry->rip,
-			.rsp = entry->rsp,
-			.rsi = entry->rsi,
-			.rbx = entry->rbx,
-			.rflags = 2,
-		};
-		entry_sregs(&sregs, entry);
-	}
+	set_mtrrs(fd, r->physical_bits);
+	if (!entry)
+		return 0;
+	regs = (struct kvm_regs){
+		.rip = entry->rip,
+		.rsp = entry->rsp,
+		.rsi = entry->rsi,
+		.rbx = entry->rbx,
+		.rflags = 2,
+	};
+	entry_sregs(&sregs, entry);
+	return ioctl(fd, KVM_SET_REGS, &regs) || ioctl(fd, KVM_SET_SREGS, &sregs) ? -errno : 0;
+}
+
+int registers_reset(const struct registers *r, int fd, u32 index, const char **what)
+{
+	struct kvm_debugregs debug = { .dr6 = DR6_INITIAL, .dr7 = DR7_INITIAL };
+	struct kvm_mp_state mp_state = { index ? KVM_MP_STATE_UNINITIALIZED
+					       : KVM_MP_STATE_RUNNABLE };
+	struct kvm_regs regs = { .rip = 0xfff0, .rflags = 2 };
+	int err;
+
 	/* first out of system management mode and of a guest's guest, which may refuse all else */
-	if (r->has_events)
-		ioctl(fd, KVM_SET_VCPU_EVENTS, &r->events);
-	if (r->nested)
-		ioctl(fd, KVM_SET_NESTED_STATE, r->nested);
-
+	reset_events(fd);
+	reset_nested(fd);
 	*what = "system registers";
 	if (ioctl(fd, KVM_SET_SREGS, &r->sregs))
 		return -errno;
 	*what = "FPU";
-	if (r->has_xcrs && ioctl(fd, KVM_SET_XCRS, &r->xcrs))
-		return -errno;
-	if (r->has_xsave ? ioctl(fd, KVM_SET_XSAVE, r->xsave) : ioctl(fd, KVM_SET_FPU, &r->fpu))
-		return -errno;
+	err = reset_fpu(fd);
+	if (err)
+		return err;
 	*what = "debug registers";
-	if (r->has_debug && ioctl(fd, KVM_SET_DEBUGREGS, &r->debug))
+	if (ioctl(fd, KVM_SET_DEBUGREGS, &debug))
 		return -errno;
 	reset_msrs(r, fd);
 	*what = "local APIC";
-	if (r->has_lapic && ioctl(fd, KVM_SET_LAPIC, &r->lapic))
-		return -errno;
-	/* the entry's after the MSRs, one of which is EFER */
+	err = reset_lapic(r, fd, index);
+	if (err)
+		return err;
 	*what = "registers";
-	if (ioctl(fd, KVM_SET_REGS, &regs) || (entry && ioctl(fd, KVM_SET_SREGS, &sregs)))
+	if (ioctl(fd, KVM_SET_REGS, &regs))
 		return -errno;
-	*what = "pending events";
-	if (r->has_events && ioctl(fd, KVM_SET_VCPU_EVENTS, &r->events))
-		return -errno;
+	reset_events(fd);
 	*what = "processor state";
-	if (ioctl(fd, KVM_SET_MP_STATE, &r->mp_state))
-		return -errno;
-	return 0;
+	return ioctl(fd, KVM_SET_MP_STATE, &mp_state) ? -errno : 0;
 }

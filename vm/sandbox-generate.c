@@ -164,6 +164,7 @@ static const struct {
 	{ KVM_GET_IRQCHIP, M },
 	{ KVM_SET_CLOCK, M },
 	{ KVM_GET_CLOCK, M },
+	{ KVM_CHECK_EXTENSION, M }, /* how many interrupts there can be */
 	{ KVM_NMI, M | V },
 	{ KVM_SET_NESTED_STATE, M },
 	{ KVM_SET_REGS, M | V },

@@ -50,9 +50,9 @@ struct vcpu {
 	u32 index;
 	int fd;
 	struct kvm_run *run;
-	struct registers *power_on;
 	pthread_t thread;
 	bool started;
+	bool entered;	 /* not as new any more */
 	bool parked;	 /* under vcpus->lock */
 	bool unfinished; /* an access that the next KVM_RUN completes */
 	bool leave;	 /* what happened ends this vCPU's run until it is resumed */
@@ -64,7 +64,8 @@ struct vcpu {
 struct vcpus {
 	struct vcpus_config config;
 	struct vcpu *vcpu;
-	u32 created; /* vCPUs with a descriptor */
+	u32 created;		       /* vCPUs with a descriptor */
+	struct registers *power_on[2]; /* of vCPU 0, of the others */
 	pthread_mutex_t lock;
 	pthread_cond_t parked, resumed;
 	_Atomic enum wanted wanted;
@@ -105,10 +106,10 @@ static int check_config(const struct vcpus_config *config)
 			 config->sockets, config->cores, config->threads);
 		return -EINVAL;
 	}
-	if (config->count > config->kvm->max_vcpus) {
+	if (config->count > 1 && config->count > kvm_max_vcpus(config->kvm)) {
 		log_line(
 			"vCPUs: %u are more than the %u that this host's KVM can run; ask for less",
-			config->count, config->kvm->max_vcpus);
+			config->count, kvm_max_vcpus(config->kvm));
 		return -E2BIG;
 	}
 	return 0;
@@ -116,16 +117,16 @@ static int check_config(const struct vcpus_config *config)
 
 static void set_up_mce(const struct kvm *kvm, int fd)
 {
-	u64 capability;
+	u64 capability = MCE_FLAGS | MCE_BANKS;
 
-	if (ioctl(kvm->fd, KVM_X86_GET_MCE_CAP_SUPPORTED, &capability))
+	if (!ioctl(fd, KVM_X86_SETUP_MCE, &capability) ||
+	    ioctl(kvm->fd, KVM_X86_GET_MCE_CAP_SUPPORTED, &capability))
 		return;
 	capability = (capability & MCE_FLAGS) | MCE_BANKS;
 	ioctl(fd, KVM_X86_SETUP_MCE, &capability);
 }
 
-static int set_cpuid(struct vcpu *vcpu, const struct kvm_cpuid2 *supported,
-		     struct kvm_cpuid2 *table)
+static int set_cpuid(struct vcpu *vcpu, struct kvm_cpuid2 *table)
 {
 	const struct vcpus_config *config = &vcpu->vcpus->config;
 	int khz = ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0), err;
@@ -137,14 +138,13 @@ static int set_cpuid(struct vcpu *vcpu, const struct kvm_cpuid2 *supported,
 		.tsc_deadline = config->kvm->tsc_deadline,
 	};
 
-	err = cpuid_build(table, supported, &numbers);
+	err = cpuid_build(table, config->kvm->cpuid, &numbers);
 	if (err)
 		return err;
 	return ioctl(vcpu->fd, KVM_SET_CPUID2, table) ? -errno : 0;
 }
 
-static int create_vcpu(struct vcpus *vcpus, u32 index, const struct kvm_cpuid2 *supported,
-		       struct kvm_cpuid2 *table)
+static int create_vcpu(struct vcpus *vcpus, u32 index, struct kvm_cpuid2 *table)
 {
 	const struct kvm *kvm = vcpus->config.kvm;
 	struct vcpu *vcpu = &vcpus->vcpu[index];
@@ -168,11 +168,12 @@ static int create_vcpu(struct vcpus *vcpus, u32 index, const struct kvm_cpuid2 *
 	}
 	set_up_mce(kvm, vcpu->fd);
 	what = "CPUID";
-	err = set_cpuid(vcpu, supported, table);
+	err = set_cpuid(vcpu, table);
 	if (err)
 		goto fail;
 	what = "saving its state";
-	err = registers_save(&vcpu->power_on, kvm, vcpu->fd);
+	if (index < ARRAY_SIZE(vcpus->power_on))
+		err = registers_save(&vcpus->power_on[index], kvm, vcpu->fd);
 	if (!err)
 		return 0;
 fail:
@@ -197,7 +198,7 @@ static int handle_kick(void)
 
 int vcpus_create(struct vcpus **out, const struct vcpus_config *config)
 {
-	struct kvm_cpuid2 *supported = NULL, *table = NULL;
+	struct kvm_cpuid2 *table = NULL;
 	struct vcpus *vcpus;
 	int err = check_config(config);
 
@@ -214,16 +215,12 @@ int vcpus_create(struct vcpus **out, const struct vcpus_config *config)
 	pthread_cond_init(&vcpus->resumed, NULL);
 	atomic_init(&vcpus->wanted, WANTED_PARK);
 	vcpus->vcpu = calloc(config->count, sizeof(*vcpus->vcpu));
-	supported = cpuid_alloc();
 	table = cpuid_alloc();
-	err = vcpus->vcpu && supported && table ? handle_kick() : -ENOMEM;
-	if (!err)
-		err = cpuid_supported(config->kvm, supported);
+	err = vcpus->vcpu && table ? handle_kick() : -ENOMEM;
 	if (err)
 		log_line("vCPUs: %s; use a current kernel", strerror(-err));
 	for (u32 i = 0; i < config->count && !err; i++)
-		err = create_vcpu(vcpus, i, supported, table);
-	free(supported);
+		err = create_vcpu(vcpus, i, table);
 	free(table);
 	if (err) {
 		vcpus_destroy(vcpus);
@@ -237,9 +234,13 @@ int vcpus_reset(struct vcpus *vcpus, const struct vcpu_entry *entry)
 {
 	for (u32 i = 0; i < vcpus->created; i++) {
 		struct vcpu *vcpu = &vcpus->vcpu[i];
-		const char *what;
-		int err = registers_reset(vcpu->power_on, vcpu->fd, i ? NULL : entry, &what);
+		const struct registers *power_on = vcpus->power_on[i > 0];
+		const char *what = "registers";
+		int err = vcpu->entered ? registers_reset(power_on, vcpu->fd, i, &what) : 0;
 
+		if (!err)
+			err = registers_enter(power_on, vcpu->fd, i ? NULL : entry);
+		vcpu->entered = true;
 		if (err) {
 			log_line(
 				"vCPU %u: KVM refuses to reset its %s: %s; use a newer host kernel",
@@ -623,7 +624,6 @@ void vcpus_destroy(struct vcpus *vcpus)
 
 		if (vcpu->started)
 			pthread_join(vcpu->thread, NULL);
-		registers_free(vcpu->power_on);
 		if (vcpu->run)
 			munmap(vcpu->run, vcpus->config.kvm->run_size);
 		close(vcpu->fd);
@@ -631,6 +631,8 @@ void vcpus_destroy(struct vcpus *vcpus)
 	pthread_cond_destroy(&vcpus->parked);
 	pthread_cond_destroy(&vcpus->resumed);
 	pthread_mutex_destroy(&vcpus->lock);
+	for (u32 i = 0; i < ARRAY_SIZE(vcpus->power_on); i++)
+		registers_free(vcpus->power_on[i]);
 	free(vcpus->vcpu);
 	free(vcpus);
 }
