@@ -114,9 +114,10 @@ demo: deps-build
 	@$(MAKE) --no-print-directory build/vmm
 	@tests/bed/demo
 
-# Ratios to QEMU, in one run (tests/bench/run).
-bench: deps-build
-	@$(MAKE) --no-print-directory build/vmm build/bench.elf
+# Beside QEMU, and kvmtool where it is in PATH, in one run of at most 40 minutes (docs/performance.md).
+# BENCH_ROUNDS=9 and BENCH_ONLY='blk net start grow nested' choose less.
+bench: deps-build deps-check deps-bench
+	@$(MAKE) --no-print-directory build/vmm bench-programs
 	@tests/bench/run
 
 deps-%:
@@ -136,11 +137,25 @@ build/bare.elf: $(wildcard tests/bare/*)
 
 BARE_GROUND := $(addprefix tests/bare/,entry.S machine.c pci.c virtio.c)
 
-build/bench.elf: tests/bench/guest.c $(wildcard tests/bare/*)
+build/bench/guest.elf: $(wildcard tests/bench/guest* tests/bench/peer.h tests/bare/*)
 	@mkdir -p $(@D)
 	@echo '  LD    $@'
 	$(Q)$(CC) $(BARE_CFLAGS) -static -nostdlib -no-pie -Wl,-n,--build-id=none,-z,noexecstack,--no-warn-rwx-segments,-T,tests/bare/link.ld \
-		-o $@ $(BARE_GROUND) tests/bench/guest.c
+		-o $@ $(BARE_GROUND) $(wildcard tests/bench/guest*.c)
+
+# The same as a flat image, for VMMs that take no ELF.
+build/bench/guest.flat: build/bench/guest.elf tests/bench/flat.S
+	$(Q)objcopy -O binary $< build/bench/guest.bin
+	$(Q)$(CC) -c -DBENCH_ENTRY=0x$$(nm $< | sed -n 's/ [tT] start$$//p') -o build/bench/flat.o tests/bench/flat.S
+	$(Q)$(LD) -Ttext 0 --oformat binary -e flat -o $@ build/bench/flat.o
+
+# Programs around the guests; static, since some run where no library is.
+build/bench/%: tests/bench/%.c tests/bench/peer.h
+	@mkdir -p $(@D)
+	@echo '  LD    $@'
+	$(Q)$(CC) $(CFLAGS) $(BASE) -D_GNU_SOURCE -static -o $@ $< $(if $(filter limit,$*),-luring)
+
+bench-programs: build/bench/guest.elf build/bench/guest.flat $(addprefix build/bench/,watch peer limit)
 
 build/vmm.1: build/vmm
 	build/vmm --man >$@
@@ -153,7 +168,7 @@ clean:
 	rm -rf build/obj build/asan build/tsan build/vmm build/vmm.1 build/dsdt.* build/version.h build/generated
 
 FORCE:
-.PHONY: all check check-fast demo bench units install clean FORCE
+.PHONY: all check check-fast demo bench bench-programs units install clean FORCE
 .SECONDARY:
 
 -include $(OBJECTS:.o=.d) $(ASAN_OBJECTS:.o=.d) $(TSAN_OBJECTS:.o=.d) $(wildcard build/?san/tests/unit/*.d)

@@ -164,7 +164,7 @@ struct driver {
 	struct function *f;
 	bool legacy, legacy_msix;
 	u64 features;
-	struct queue queue[3];
+	struct queue queue[8];
 };
 
 u64 common(struct driver *d); /* address of the common configuration */

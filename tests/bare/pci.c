@@ -98,12 +98,16 @@ static void read_capabilities(struct function *f)
 
 bool find_function(struct function *f, u32 type, u32 n)
 {
-	for (u32 slot = 1; slot < 32; slot++) {
+	for (u32 slot = 0; slot < 32; slot++) {
 		if (config_read(slot, PCI_VENDOR_ID, 2) != 0x1af4)
 			continue;
 		*f = (struct function){ .slot = slot,
 					.device = config_read(slot, PCI_DEVICE_ID, 2),
 					.type = config_read(slot, PCI_SUBSYSTEM_ID, 2) };
+		/* virtio 1.3, 4.1.2: a modern device's id tells its type; a transitional one's does
+		 * not */
+		if (f->device >= 0x1040)
+			f->type = f->device - 0x1040;
 		if (f->type != type || n--)
 			continue;
 		config_write(slot, PCI_COMMAND, 2,

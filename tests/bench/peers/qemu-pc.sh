@@ -1,0 +1,3 @@
+#!/bin/sh
+export machine=pc
+exec sh "${0%/*}/qemu-tuned.sh"
