@@ -9,6 +9,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 #include "machine/machine.h"
+#include "virtio/strict.h"
 #include "vm/host-check.h"
 #include "vm/log.h"
 
@@ -104,6 +105,9 @@ int main(int argc, char **argv)
 		break;
 	case CONFIG_CHECK:
 		status = host_check() ? STATUS_HOST_ERROR : STATUS_OK;
+		break;
+	case CONFIG_RULES:
+		status = strict_print_rules() ? STATUS_HOST_ERROR : STATUS_OK;
 		break;
 	case CONFIG_HELP:
 		status = config_print_help() ? STATUS_HOST_ERROR : STATUS_OK;

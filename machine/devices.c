@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "machine/machine.h"
+#include "virtio/strict.h"
 #include "vm/log.h"
 #include "vm/sandbox.h"
 
@@ -225,6 +226,9 @@ int machine_device_make(struct machine *m, struct machine_device *d)
 	struct virtio_pci_config c = { .host = m->pci, .irq = m->irq, .reactors = m->reactors };
 	int ret = make[d->kind](m, d);
 
+	if (ret)
+		return ret;
+	ret = strict_attach(d->device, m->config->strict);
 	if (ret)
 		return ret;
 	c.device = d->device;

@@ -8,6 +8,7 @@
 #include "backends/disk.h"
 #include "virtio/blk-queue.h"
 #include "virtio/blk.h"
+#include "virtio/strict.h"
 #include "vm/json.h"
 
 #define PCI_CLASS_MASS_STORAGE 0x010000
@@ -105,6 +106,8 @@ static const struct virtio_device_ops blk_ops = {
 	.start = blk_config_start,
 	.queue_start = queue_start,
 	.serve = serve,
+	.check = blk_strict_check,
+	.config_writable = blk_strict_writable,
 	.reset = blk_config_reset,
 	.stats = stats,
 };

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include "virtio/core.h"
+#include "virtio/strict.h"
 
 #define MODERN_FEATURES                                                   \
 	(BIT64(VIRTIO_F_VERSION_1) | BIT64(VIRTIO_RING_F_INDIRECT_DESC) | \
@@ -36,6 +37,8 @@ void virtio_features_write(struct virtio_device *device, u32 select, u32 value, 
 {
 	u32 window;
 
+	if (device->strict)
+		strict_features_write(device, select, value, legacy, offered(device, legacy));
 	if (device->resetting || atomic_load(&device->running) ||
 	    (device->status & VIRTIO_CONFIG_S_FEATURES_OK))
 		return;
@@ -109,6 +112,8 @@ static void finish_reset(struct virtio_device *device)
 		virtio_queue_defaults(&device->queues[i]);
 	if (device->transport && device->transport->reset)
 		device->transport->reset(device);
+	if (device->strict)
+		strict_reset_done(device);
 	atomic_store(&device->isr, 0);
 	device->status = 0;
 	device->resetting = false;
@@ -160,13 +165,18 @@ u8 virtio_status_read(struct virtio_device *device)
 	 * finished. */
 	if (device->resetting && device->status == 0)
 		return VIRTIO_CONFIG_S_ACKNOWLEDGE;
+	if (device->strict)
+		strict_status_read(device, device->status);
 	return device->status;
 }
 
 void virtio_status_write(struct virtio_device *device, u8 value, bool legacy)
 {
+	bool accepted;
 	u8 set;
 
+	if (device->strict)
+		strict_status_write(device, value, legacy);
 	if (value == 0) {
 		begin_reset(device);
 		return;
@@ -178,8 +188,12 @@ void virtio_status_write(struct virtio_device *device, u8 value, bool legacy)
 	if (legacy) {
 		device->legacy = true;
 		set &= (u8)~VIRTIO_CONFIG_S_FEATURES_OK;
-	} else if ((set & VIRTIO_CONFIG_S_FEATURES_OK) && !features_ok(device)) {
-		set &= (u8)~VIRTIO_CONFIG_S_FEATURES_OK;
+	} else if (set & VIRTIO_CONFIG_S_FEATURES_OK) {
+		accepted = features_ok(device);
+		if (device->strict)
+			strict_features_checked(device, accepted, offered(device, false));
+		if (!accepted)
+			set &= (u8)~VIRTIO_CONFIG_S_FEATURES_OK;
 	}
 	/* 3.1.1: a driver that was refused, or did not ask, must not go on; so it does not get on.
 	 */
@@ -248,6 +262,8 @@ void virtio_device_bus_master(struct virtio_device *device, bool on)
 
 u64 virtio_config_read(struct virtio_device *device, u32 offset, u32 size)
 {
+	if (device->strict)
+		strict_config_read(device, offset, size);
 	if (offset >= device->config_size || size == 0 || size > 8)
 		return 0;
 	if (size > device->config_size - offset)
@@ -257,6 +273,8 @@ u64 virtio_config_read(struct virtio_device *device, u32 offset, u32 size)
 
 void virtio_config_write(struct virtio_device *device, u32 offset, u32 size, u64 value)
 {
+	if (device->strict)
+		strict_config_write(device, offset, size, device->legacy);
 	if (device->resetting || !device->ops->config_write)
 		return;
 	if (offset >= device->config_size || size == 0 || size > 8 ||
@@ -269,6 +287,8 @@ void virtio_config_write(struct virtio_device *device, u32 offset, u32 size, u64
  * cannot hide a change. */
 u8 virtio_config_generation(struct virtio_device *device)
 {
+	if (device->strict)
+		strict_generation_read(device);
 	if (device->config_changed) {
 		device->config_changed = false;
 		device->config_generation++;
@@ -370,6 +390,7 @@ void virtio_device_destroy(struct virtio_device *device)
 {
 	u16 i;
 
+	strict_detach(device);
 	for (i = 0; i < device->queue_count; i++)
 		virtio_queue_destroy(&device->queues[i]);
 	device->queue_count = 0;

@@ -19,6 +19,7 @@
 #include "virtio/virtqueue.h"
 
 struct json;
+struct strict;
 struct virtio_device;
 struct virtio_queue;
 
@@ -52,6 +53,12 @@ struct virtio_device_ops {
 	void (*queue_stop)(struct virtio_queue *queue);
 	/* [vCPU or reactor, lock] All queues have stopped: forget everything the driver set. */
 	void (*reset)(struct virtio_device *device);
+	/* [reactor] The strict checker: a buffer was popped. What the driver got wrong in it is
+	 * reported, nothing else. NULL: nothing to check. */
+	void (*check)(struct virtio_queue *queue, const struct vq_buffer *buffer);
+	/* [vCPU, lock] The strict checker: may the driver write these bytes of configuration? NULL:
+	 * none. */
+	bool (*config_writable)(const struct virtio_device *device, u32 offset, u32 size);
 	/* [main] What the type counts beyond the queues, as members of an open object. NULL:
 	 * nothing. */
 	void (*stats)(struct virtio_device *device, struct json *json);
@@ -167,6 +174,8 @@ struct virtio_device {
 
 	struct virtio_queue *queues;
 	u16 queue_count;
+
+	struct strict *strict; /* checks the driver; NULL: nobody asked for that */
 
 	/* the core's own */
 	pthread_cond_t idle; /* a reset has finished */

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include "virtio/net-internal.h"
+#include "virtio/strict.h"
 #include "vm/json.h"
 
 #define CLASS_ETHERNET 0x020000 /* PCI: network controller, Ethernet */
@@ -433,6 +434,8 @@ static const struct virtio_device_ops net_ops = {
 	.start = start,
 	.queue_start = queue_start,
 	.serve = serve,
+	.check = net_strict_check,
+	.config_writable = net_strict_writable,
 	.queue_stop = queue_stop,
 	.reset = reset,
 	.stats = stats,

@@ -105,6 +105,8 @@ static inline struct virtio_queue *virtio_pci_selected(struct virtio_pci *pci)
 /* Vector registers of both layouts (4.1.5.1.2): what cannot be mapped reads back as NO_VECTOR. */
 void virtio_pci_set_config_vector(struct virtio_pci *pci, u16 vector);
 void virtio_pci_set_queue_vector(struct virtio_pci *pci, struct virtio_queue *queue, u16 vector);
+/* The driver reads the ISR, wherever it is. */
+u8 virtio_pci_isr_read(struct virtio_pci *pci);
 /* A status write through either layout. */
 void virtio_pci_set_status(struct virtio_pci *pci, u8 value, bool legacy);
 

@@ -4,6 +4,7 @@
  * threads, function's lock held.
  */
 #include "virtio/pci-internal.h"
+#include "virtio/strict.h"
 
 #define MODERN_BASE   0x1040
 #define COMMON_LENGTH 64 /* with queue_notify_data and queue_reset */
@@ -263,11 +264,36 @@ static bool window_access(struct virtio_pci *pci, u32 offset, u32 size,
 	       access->offset < bar->size && access->length <= bar->size - access->offset;
 }
 
+/* 4.1.4.9.2: only accesses to virtio structures, aligned. A window that was never pointed anywhere
+ * is read by whoever looks through the whole of configuration space. */
+static void check_window(struct virtio_pci *pci, u32 offset, u32 size, bool good,
+			 const struct window_access *access)
+{
+	u32 data = pci->window_capability + (u32)sizeof(struct virtio_pci_cap);
+
+	if (!pci->window_capability || offset >= data + 4 || offset + size <= data ||
+	    !(access->bar | access->offset | access->length))
+		return;
+	for (u32 i = 0; good && i < pci->layout.window_count; i++) {
+		const struct virtio_pci_window *window = &pci->layout.windows[i];
+
+		if (!window->silent && window->bar == access->bar &&
+		    access->offset >= window->offset &&
+		    access->offset + access->length <= window->offset + window->length)
+			return;
+	}
+	strict_report(pci->device, NULL, STRICT_WINDOW, "BAR %u, offset 0x%x, length %u",
+		      access->bar, access->offset, access->length);
+}
+
 void virtio_pci_window_read(struct virtio_pci *pci, u32 offset, u32 size)
 {
-	struct window_access access;
+	struct window_access access = { 0 };
+	bool good = window_access(pci, offset, size, &access);
 
-	if (window_access(pci, offset, size, &access))
+	if (pci->device->strict)
+		check_window(pci, offset, size, good, &access);
+	if (good)
 		le_store(access.data, access.length,
 			 pci_bar_access_read(&pci->function, access.bar, access.offset,
 					     access.length));
@@ -275,9 +301,12 @@ void virtio_pci_window_read(struct virtio_pci *pci, u32 offset, u32 size)
 
 void virtio_pci_window_written(struct virtio_pci *pci, u32 offset, u32 size)
 {
-	struct window_access access;
+	struct window_access access = { 0 };
+	bool good = window_access(pci, offset, size, &access);
 
-	if (window_access(pci, offset, size, &access))
+	if (pci->device->strict)
+		check_window(pci, offset, size, good, &access);
+	if (good)
 		pci_bar_access_write(&pci->function, access.bar, access.offset, access.length,
 				     le_load(access.data, access.length));
 }

@@ -4,6 +4,7 @@
  * device's lock.
  */
 #include "virtio/pci-internal.h"
+#include "virtio/strict.h"
 
 /* Without MSI-X the list ends before the vectors, and device configuration begins there
  * (VIRTIO_PCI_CONFIG_OFF). */
@@ -18,7 +19,7 @@ static const struct virtio_pci_register legacy[] = {
 
 static u32 legacy_register_read(struct virtio_pci *pci, u32 offset)
 {
-	const struct virtio_queue *queue = virtio_pci_selected(pci);
+	struct virtio_queue *queue = virtio_pci_selected(pci);
 
 	switch (offset) {
 	case VIRTIO_PCI_HOST_FEATURES:
@@ -36,10 +37,14 @@ static u32 legacy_register_read(struct virtio_pci *pci, u32 offset)
 	case VIRTIO_PCI_STATUS:
 		return virtio_status_read(pci->device);
 	case VIRTIO_PCI_ISR:
-		return virtio_isr_read(pci->device);
+		return virtio_pci_isr_read(pci);
 	case VIRTIO_MSI_CONFIG_VECTOR:
+		if (pci->device->strict)
+			strict_vector_read(pci->device, NULL);
 		return pci->config_vector;
 	case VIRTIO_MSI_QUEUE_VECTOR:
+		if (queue && pci->device->strict)
+			strict_vector_read(pci->device, queue);
 		return queue ? queue->msix_vector : VIRTIO_MSI_NO_VECTOR;
 	default:
 		return 0;
@@ -55,8 +60,13 @@ static void legacy_register_write(struct virtio_pci *pci, u32 offset, u32 value)
 		virtio_features_write(pci->device, 0, value, true);
 		break;
 	case VIRTIO_PCI_QUEUE_PFN:
+		if (pci->device->strict)
+			strict_access(pci->device, true, true);
 		if (queue)
 			virtio_queue_set_pfn(queue, value);
+		else if (pci->device->strict)
+			strict_report(pci->device, NULL, STRICT_QUEUE_NONE,
+				      "queue %u is given an address", pci->queue_select);
 		break;
 	case VIRTIO_PCI_QUEUE_SEL:
 		pci->queue_select = (u16)value;

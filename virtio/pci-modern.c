@@ -3,6 +3,7 @@
  * area, ISR and device configuration. vCPU threads, under the function's and the device's lock.
  */
 #include "virtio/pci-internal.h"
+#include "virtio/strict.h"
 
 static const struct virtio_pci_register common[] = {
 	{ VIRTIO_PCI_COMMON_DFSELECT, 4 },  { VIRTIO_PCI_COMMON_DF, 4 },
@@ -22,7 +23,8 @@ static const struct virtio_pci_register common[] = {
  * else. */
 static u32 queue_read(struct virtio_pci *pci, u32 offset)
 {
-	const struct virtio_queue *queue = virtio_pci_selected(pci);
+	struct virtio_queue *queue = virtio_pci_selected(pci);
+	struct virtio_device *device = pci->device;
 
 	if (!queue)
 		return offset == VIRTIO_PCI_COMMON_Q_MSIX ? VIRTIO_MSI_NO_VECTOR : 0;
@@ -30,6 +32,8 @@ static u32 queue_read(struct virtio_pci *pci, u32 offset)
 	case VIRTIO_PCI_COMMON_Q_SIZE:
 		return queue->size;
 	case VIRTIO_PCI_COMMON_Q_MSIX:
+		if (device->strict)
+			strict_vector_read(device, queue);
 		return queue->msix_vector;
 	case VIRTIO_PCI_COMMON_Q_ENABLE:
 		return queue->enabled;
@@ -49,6 +53,8 @@ static u32 queue_read(struct virtio_pci *pci, u32 offset)
 	case VIRTIO_PCI_COMMON_Q_USEDHI:
 		return (u32)(queue->used >> 32);
 	case VIRTIO_PCI_COMMON_Q_RESET:
+		if (device->strict)
+			strict_queue_reset_read(queue);
 		return queue->resetting;
 	default:
 		return 0;
@@ -71,6 +77,8 @@ static u32 common_read(struct virtio_pci *pci, u32 offset)
 			       ? 0
 			       : (u32)(device->features >> 32 * pci->driver_feature_select);
 	case VIRTIO_PCI_COMMON_MSIX:
+		if (device->strict)
+			strict_vector_read(device, NULL);
 		return pci->config_vector;
 	case VIRTIO_PCI_COMMON_NUMQ:
 		return device->queue_count;
@@ -126,8 +134,12 @@ static void queue_write(struct virtio_pci *pci, u32 offset, u32 value)
 {
 	struct virtio_queue *queue = virtio_pci_selected(pci);
 
-	if (!queue)
+	if (!queue) {
+		if (pci->device->strict)
+			strict_report(pci->device, NULL, STRICT_QUEUE_NONE,
+				      "a register of queue %u is written", pci->queue_select);
 		return;
+	}
 	switch (offset) {
 	case VIRTIO_PCI_COMMON_Q_SIZE:
 		virtio_queue_set_size(queue, (u16)value);
@@ -136,15 +148,21 @@ static void queue_write(struct virtio_pci *pci, u32 offset, u32 value)
 		virtio_pci_set_queue_vector(pci, queue, (u16)value);
 		break;
 	case VIRTIO_PCI_COMMON_Q_ENABLE:
+		if (pci->device->strict)
+			strict_queue_enable(queue, value);
 		/* Writing 0 is forbidden to drivers (4.1.4.3.2) and means nothing. */
 		if (value == 1)
 			virtio_queue_enable(queue);
 		break;
 	case VIRTIO_PCI_COMMON_Q_RESET:
+		if (pci->device->strict)
+			strict_queue_reset(queue, value);
 		if (value == 1)
 			virtio_queue_reset(queue);
 		break;
 	default:
+		if (pci->device->strict)
+			strict_queue_register(queue);
 		area_write(queue, offset, value);
 	}
 }
@@ -196,14 +214,43 @@ static void notify(struct virtio_pci *pci, const struct virtio_pci_window *windo
 	virtio_queue_kick(pci->device, (u16)index);
 }
 
+/* ---- the strict checker ---- */
+
+/* 4.1.3.1, 4.1.4.3.2: registers at their width, and not those of the device. */
+static void check_access(struct virtio_pci *pci, u64 offset, unsigned int size, bool write)
+{
+	struct virtio_device *device = pci->device;
+	const struct virtio_pci_register *r = common;
+
+	while (r < common + ARRAY_SIZE(common) - 1 && (u64)r->offset + r->size <= offset)
+		r++;
+	if (r->offset != offset || r->size != size)
+		strict_report(device, NULL, STRICT_REGISTER_WIDTH,
+			      "%u bytes at %u of the common configuration", size, (u32)offset);
+	switch (offset) {
+	case VIRTIO_PCI_COMMON_STATUS: /* checked where both layouts meet */
+	case VIRTIO_PCI_COMMON_CFGGENERATION:
+		break;
+	default:
+		strict_access(device, false, write);
+	}
+	if (write && (offset == VIRTIO_PCI_COMMON_DF || offset == VIRTIO_PCI_COMMON_NUMQ ||
+		      offset == VIRTIO_PCI_COMMON_CFGGENERATION ||
+		      offset == VIRTIO_PCI_COMMON_Q_NOFF || offset == VIRTIO_PCI_COMMON_Q_NDATA))
+		strict_report(device, NULL, STRICT_REGISTER_READONLY,
+			      "the one at %u of the common configuration is written", (u32)offset);
+}
+
 u64 virtio_pci_modern_read(struct virtio_pci *pci, const struct virtio_pci_window *window,
 			   u64 offset, unsigned int size)
 {
 	switch (window->type) {
 	case VIRTIO_PCI_CAP_COMMON_CFG:
+		if (pci->device->strict)
+			check_access(pci, offset, size, false);
 		return virtio_pci_registers_read(pci, &common_registers, offset, size);
 	case VIRTIO_PCI_CAP_ISR_CFG:
-		return virtio_isr_read(pci->device);
+		return virtio_pci_isr_read(pci);
 	case VIRTIO_PCI_CAP_DEVICE_CFG:
 		return virtio_config_read(pci->device, (u32)offset, size);
 	default:
@@ -216,6 +263,8 @@ void virtio_pci_modern_write(struct virtio_pci *pci, const struct virtio_pci_win
 {
 	switch (window->type) {
 	case VIRTIO_PCI_CAP_COMMON_CFG:
+		if (pci->device->strict)
+			check_access(pci, offset, size, true);
 		virtio_pci_registers_write(pci, &common_registers, offset, size, value);
 		break;
 	case VIRTIO_PCI_CAP_NOTIFY_CFG:

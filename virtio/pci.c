@@ -7,6 +7,7 @@
  * so that a vCPU may wait for a reactor (a legacy reset) while it holds it.
  */
 #include "virtio/pci-internal.h"
+#include "virtio/strict.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -46,11 +47,15 @@ static void update_interrupts(struct virtio_pci *pci)
 
 void virtio_pci_set_config_vector(struct virtio_pci *pci, u16 vector)
 {
+	if (pci->device->strict)
+		strict_vector_write(pci->device, NULL, vector, pci->layout.vectors);
 	pci->config_vector = vector < pci->layout.vectors ? vector : VIRTIO_MSI_NO_VECTOR;
 }
 
 void virtio_pci_set_queue_vector(struct virtio_pci *pci, struct virtio_queue *queue, u16 vector)
 {
+	if (pci->device->strict)
+		strict_vector_write(pci->device, queue, vector, pci->layout.vectors);
 	queue->msix_vector = vector < pci->layout.vectors ? vector : VIRTIO_MSI_NO_VECTOR;
 	update_queue_interrupt(pci, queue);
 }
@@ -130,6 +135,17 @@ void virtio_pci_set_status(struct virtio_pci *pci, u8 value, bool legacy)
 	if (legacy && value & VIRTIO_CONFIG_S_DRIVER_OK && !pci_bus_master(&pci->function))
 		virtio_device_bus_master(pci->device, true);
 	virtio_status_write(pci->device, value, legacy);
+}
+
+u8 virtio_pci_isr_read(struct virtio_pci *pci)
+{
+	u8 value = virtio_isr_read(pci->device);
+
+	if (pci->device->strict && pci_msix_enabled(&pci->function) &&
+	    !(value & VIRTIO_PCI_ISR_CONFIG))
+		strict_report(pci->device, NULL, STRICT_ISR_UNDER_MSIX, "it is read, and holds %u",
+			      value);
+	return value;
 }
 
 static void enter(struct virtio_pci *pci)

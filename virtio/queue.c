@@ -14,6 +14,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 #include "virtio/core.h"
+#include "virtio/strict.h"
 
 #define LEGACY_ALIGN 4096ull /* VIRTIO_PCI_VRING_ALIGN: 2.7.2, 4.1.5.1.3.1 */
 
@@ -63,6 +64,8 @@ static __attribute__((cold)) void ring_broken(struct virtio_queue *queue)
 {
 	char why[160];
 
+	if (queue->device->strict)
+		strict_fault(queue);
 	snprintf(why, sizeof(why), "queue %u: %s", queue->index, queue->ring.fault);
 	virtio_device_broken(queue->device, why);
 }
@@ -210,7 +213,11 @@ static bool rest_run(struct reactor_poller *poller)
 
 static void start(struct virtio_queue *queue, const struct vq_setup *setup)
 {
-	if (vq_start(&queue->ring, &vq_split, setup) < 0) {
+	const struct vq_format *format = &vq_split;
+
+	if (queue->device->strict)
+		format = strict_format(queue, format);
+	if (vq_start(&queue->ring, format, setup) < 0) {
 		ring_broken(queue);
 		become_idle(queue);
 		return;
@@ -277,6 +284,8 @@ static void doorbell_fired(struct reactor_event *event)
 	struct virtio_device *device = queue->device;
 
 	count(&queue->counts.kicks, event->count);
+	if (device->strict)
+		strict_kick(queue, event->count);
 	if (virtio_queue_running(queue)) {
 		virtio_queue_schedule(queue);
 		return;
@@ -318,6 +327,8 @@ void virtio_queue_want(struct virtio_queue *queue)
 		.indirect = virtio_has(device, VIRTIO_RING_F_INDIRECT_DESC),
 		.notify_on_empty = device->legacy && virtio_has(device, VIRTIO_F_NOTIFY_ON_EMPTY),
 	};
+	if (device->strict)
+		strict_queue_started(queue);
 	queue->wanted = true;
 	queue->busy = true;
 	post(queue);
@@ -358,6 +369,8 @@ struct virtio_queue *virtio_queue_get(struct virtio_device *device, u16 index)
 
 void virtio_queue_set_size(struct virtio_queue *queue, u16 size)
 {
+	if (queue->device->strict)
+		strict_queue_size(queue, size);
 	if (queue->enabled || queue->resetting || queue->device->resetting)
 		return;
 	if (size == 0 || size > queue->max_size || (size & (size - 1)))
@@ -419,6 +432,8 @@ void virtio_queue_kick(struct virtio_device *device, u16 index)
 {
 	const struct virtio_queue *queue = virtio_queue_get(device, index);
 
+	if (!queue && device->strict)
+		strict_report(device, NULL, STRICT_QUEUE_NONE, "queue %u is notified", index);
 	/* The eventfd's counter cannot be full: its only reader takes all of it. */
 	if (queue && eventfd_write(queue->doorbell_fd, 1) < 0 && errno != EAGAIN)
 		log_limited(&device->lines, 10, "%s: doorbell: %s", device->name, strerror(errno));

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/random.h>
 #include "virtio/rng.h"
+#include "virtio/strict.h"
 #include "vm/config.h"
 
 #define QUEUE_SIZE CONFIG_RNG_QUEUE_SIZE
@@ -76,11 +77,21 @@ static enum virtio_served rng_serve(struct virtio_queue *queue)
 	return VIRTIO_SERVED_ALL;
 }
 
+/* 5.4.6.1 */
+static void rng_check(struct virtio_queue *queue, const struct vq_buffer *buffer)
+{
+	if (buffer->readable || !buffer->writable)
+		strict_report(queue->device, queue, STRICT_RNG_BUFFER,
+			      "%u bytes are readable, %u writable", buffer->readable_bytes,
+			      buffer->writable_bytes);
+}
+
 static const struct virtio_device_ops rng_ops = {
 	.id = VIRTIO_ID_RNG,
 	.pci_class = 0xff0000, /* 4.1.2.1 leaves it open: no class fits */
 	.name = "rng",
 	.serve = rng_serve,
+	.check = rng_check,
 };
 
 int virtio_rng_create(struct virtio_rng **out, const struct memory *memory,

@@ -1,6 +1,7 @@
 /* What devices and queues count: see stats.h; docs/stats.md has the schema. */
 #include <stdio.h>
 #include "virtio/stats.h"
+#include "virtio/strict.h"
 #include "vm/json.h"
 
 static u64 get(const u64 *counter)
@@ -64,6 +65,7 @@ static void put_device(struct virtio_device *device, double scale, struct json *
 	json_text(json, "layout", ran ? legacy ? "legacy" : "modern" : NULL);
 	json_hex(json, "features", features);
 	json_hex(json, "status", status);
+	strict_stats(device, json);
 	if (device->ops->stats)
 		device->ops->stats(device, json);
 	json_begin_array(json, "queues");

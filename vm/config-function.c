@@ -1,5 +1,6 @@
 /*
- * What --disk, --net and --rng have in common: how the device stands on its bus. Main thread.
+ * What --disk, --net and --rng have in common: how the device stands on its bus; and what is
+ * expected of its driver. Main thread.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -77,6 +78,21 @@ static int set_queue_size(struct config_parser *parser, void *target, const char
 				    parser->queue_size_max);
 	function->queue_size = (u16)n;
 	return 0;
+}
+
+int config_set_strict(struct config_parser *parser, const char *value)
+{
+	static const char *const names[] = { [CONFIG_STRICT_OFF] = "off",
+					     [CONFIG_STRICT_WARN] = "warn",
+					     [CONFIG_STRICT_FAIL] = "fail",
+					     [CONFIG_STRICT_LIST] = "list" };
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(names); i++)
+		if (!strcmp(value, names[i])) {
+			parser->config->strict = (enum config_strict)i;
+			return 0;
+		}
+	return config_error(parser, value, "no such mode; give off, warn, fail or list");
 }
 
 int config_check_function(const struct config_parser *parser)

@@ -297,10 +297,17 @@ const struct config_option config_options[] = {
 	  .man = "End the machine after this time, with an NMI to each CPU first so that the "
 		 "guest's log "
 		 "shows what they did. 0, the default, is no limit." },
-	{ "grace", "SECONDS", "from the power button (SIGTERM) to the end [10]", .set = set_grace,
+	{ "grace", "SECONDS", "from SIGTERM to the end [10]", .set = set_grace,
 	  .man = "SIGTERM presses the machine's power button; after this time, or at a second "
 		 "signal, "
 		 "the machine is ended. The default is 10." },
+	{ "strict", "HOW", "check drivers", .set = config_set_strict, .beside = true,
+	  .man = "off, warn, fail or list: whether the guest's drivers are checked against the "
+		 "virtio specification. warn "
+		 "prints a line for each rule that a driver breaks, once from reset to reset, with "
+		 "its section, and --stats counts them; fail puts the device into "
+		 "DEVICE_NEEDS_RESET besides. list prints the rules and ends. The default is off, "
+		 "and costs nothing." },
 	{ "no-reboot", NULL, "end with status 3 at a reboot", .set = set_no_reboot,
 	  .man = "End with status 3 when the guest resets the machine, instead of starting it "
 		 "again." },

@@ -333,6 +333,10 @@ static int apply(struct config *config, const struct given *given, size_t count)
 		if (err)
 			return err;
 	}
+	if (config->strict == CONFIG_STRICT_LIST) {
+		config->action = CONFIG_RULES;
+		return 0;
+	}
 	if (config->kernel)
 		return config_check_threads(config);
 	log_line("no kernel: the machine has nothing to boot; run vmm --kernel bzImage, or see vmm "

@@ -57,7 +57,10 @@ struct config_net {
 	s32 iothread; /* as a disk's */
 };
 
-enum config_action { CONFIG_RUN, CONFIG_CHECK, CONFIG_HELP, CONFIG_VERSION, CONFIG_MAN };
+/* What is done about a driver that breaks a rule of virtio. */
+enum config_strict { CONFIG_STRICT_OFF, CONFIG_STRICT_WARN, CONFIG_STRICT_FAIL, CONFIG_STRICT_LIST };
+
+enum config_action { CONFIG_RUN, CONFIG_CHECK, CONFIG_HELP, CONFIG_VERSION, CONFIG_MAN, CONFIG_RULES };
 
 struct config {
 	enum config_action action;
@@ -84,6 +87,7 @@ struct config {
 	bool sandbox;	   /* false: --no-sandbox */
 	char *stats;	   /* a file's path, "-" for stderr, NULL: none */
 	bool boot_timing;
+	enum config_strict strict; /* CONFIG_STRICT_LIST is an action */
 };
 
 /*

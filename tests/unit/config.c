@@ -254,6 +254,14 @@ static void test_functions(void **state)
 
 	config_free(&config);
 
+	accept("--kernel", "k", "--strict", "fail");
+	assert_int_equal(config.strict, CONFIG_STRICT_FAIL);
+	config_free(&config);
+	accept("--strict=list"); /* needs no kernel */
+	assert_int_equal(config.action, CONFIG_RULES);
+	config_free(&config);
+	refuse("--strict on|off, warn, fail or list", "--kernel", "k", "--strict", "on");
+
 	refuse("layout=new|no such layout|transitional", "--disk", "a,layout=new");
 	refuse("isr=memory|pio or mmio", "--net", "t,isr=memory");
 	refuse("notify=x|pio or mmio", "--rng", "on,notify=x");
@@ -426,7 +434,8 @@ static const char *output_of(int (*print)(void))
 static const char *const told[] = { "kernel",  "initrd",  "cmdline",   "cpus",	      "mem",
 				    "disk",    "net",	  "serial",    "rng",	      "iothreads",
 				    "timeout", "grace",	  "no-reboot", "no-sandbox",  "config",
-				    "help",    "version", "stats",     "boot-timing", "pin" };
+				    "help",    "version", "stats",     "boot-timing", "pin",
+				    "strict" };
 static const char *const statuses[] = {
 	"0", "1", "2", "3", "4", "120", "123", "124", "125", "128+N"
 };
