@@ -131,6 +131,7 @@ static void each_wish(void **state)
 			every_doorbell(e);
 			every_isr();
 			set_status(0);
+			driver_wait(status() == 0);
 		}
 		if (e->id == 0x1001) {
 			legacy_driver(0);
@@ -190,6 +191,7 @@ static void queue_sizes(void **state)
 	assert_int_equal(common_get(VIRTIO_PCI_COMMON_Q_SIZE, 2), 4);
 	set_status(1);
 	set_status(0);
+	driver_wait(status() == 0);
 	assert_int_equal(common_get(VIRTIO_PCI_COMMON_Q_SIZE, 2), 8);
 	machine_down();
 }
@@ -200,6 +202,7 @@ static void vector_budget(void **state)
 	static const struct config_function function = { VECTORS(3) };
 	struct irq_msi *taken[4096];
 	u32 count = 0;
+	u8 slot;
 
 	(void)state;
 	machine_up_as(VIRTIO_ID_NET, QUEUES, CONFIG_SIZE, &function);
@@ -217,7 +220,12 @@ static void vector_budget(void **state)
 							       .function = &function }),
 		0);
 	assert_int_equal(irq_msi_room(fixture.pci.irq), 0);
-	assert_int_equal(cfg_get(msix_capability() + PCI_MSIX_FLAGS, 2), 0);
+	slot = virtio_pci_slot(fixture.function);
+	assert_int_equal(
+		config_get(&fixture.pci, slot,
+			   find_capability(&fixture.pci, slot, PCI_CAP_ID_MSIX, 0) + PCI_MSIX_FLAGS,
+			   2),
+		0);
 	while (count)
 		irq_msi_destroy(taken[--count]);
 	machine_down();
