@@ -116,6 +116,15 @@ static void advance(struct blk_request *request, u32 length)
 	}
 }
 
+/* Larger writes would keep other queues waiting; of part of a page the rest may have to be read
+ * first. */
+static bool is_small_buffered(const struct blk_request *request)
+{
+	return request->write && !request->stable && request->length <= BLK_SMALL_WRITE &&
+	       !((request->offset | request->length) & (KIB(4) - 1)) &&
+	       !request->queue->blk->disk->direct;
+}
+
 static void submit_transfer(struct blk_request *request)
 {
 	struct reactor_op *op = &request->op;
@@ -126,6 +135,7 @@ static void submit_transfer(struct blk_request *request)
 	op->iov_count = request->iov_count;
 	op->offset = request->offset;
 	op->flags = request->write && request->stable ? RWF_DSYNC : 0;
+	op->buffered = is_small_buffered(request);
 	if (request->bounce) {
 		request->bounce_iov.iov_base = request->bounce;
 		request->bounce_iov.iov_len =

@@ -16,7 +16,8 @@
 #define BLK_MAX_RANGES	32	/* in one DISCARD or WRITE_ZEROES */
 #define BLK_MAX_DISCARD GIB(1)	/* bytes of one range */
 #define BLK_MAX_ZEROES	MIB(64) /* a device may have to write them */
-#define BLK_BOUNCES	4	/* buffers of a queue of an O_DIRECT disk */
+#define BLK_SMALL_WRITE KIB(64)
+#define BLK_BOUNCES	4 /* buffers of a queue of an O_DIRECT disk */
 #define BLK_BOUNCE_SIZE KIB(256)
 
 struct blk_queue;

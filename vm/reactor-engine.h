@@ -21,6 +21,7 @@ enum reactor_op_state {
 	REACTOR_OP_POLLED,    /* in flight where it cannot be cancelled */
 	REACTOR_OP_CANCEL,    /* in flight, and on the list of those to be cancelled */
 	REACTOR_OP_COMPLETED, /* on reactor.completed */
+	REACTOR_OP_HERE,      /* on reactor.here */
 };
 
 /* First in, first out, linked through reactor_op.next. */
@@ -31,6 +32,10 @@ struct reactor_op_list {
 struct reactor_task_list {
 	struct reactor_task *first, **last;
 };
+
+/* What is thought of buffered writes done by the reactor: they do not wait; they are watched, as
+ * one may have; they do. */
+enum reactor_trust { REACTOR_TRUST_FULL, REACTOR_TRUST_WATCHED, REACTOR_TRUST_NONE };
 
 struct reactor {
 	struct reactors *reactors;
@@ -44,6 +49,14 @@ struct reactor {
 	_Atomic(struct reactor_message *) inbox;
 	_Atomic(struct reactor_op *) finished; /* by workers; op->result is set */
 	struct reactor_counts counts;
+	/* reactor-buffered.c's */
+	struct reactor_op_list here; /* writes to be done here */
+	u32 here_count;		     /* of them */
+	bool here_due;		     /* some need not wait for a completion first */
+	u8 here_trust;		     /* enum reactor_trust */
+	u64 here_again;		     /* ns: when to trust more */
+	s64 here_left;		     /* bytes, until */
+	u64 here_until;		     /* ns: looking at how much memory is dirty */
 	struct reactor_poller *pollers;
 	u64 window_ns; /* how long to busy-poll before sleeping; adapts between 0 and poll_us */
 	pthread_t thread;
@@ -62,6 +75,7 @@ struct reactors {
 	/* by reactor_file: the name of a file that the second ring takes; else NULL */
 	_Atomic(const char *) *iopolled;
 	struct reactor_workers *workers;
+	struct reactor_buffered *buffered;
 	bool started;
 	sem_t ready;
 	u32 count;
@@ -70,6 +84,7 @@ struct reactors {
 
 struct reactor_engine {
 	const char *name;
+	bool writes_nowait; /* its buffered writes do not wait where the file system has such */
 	/* [main] Makes reactor->ring. 0 or -errno. */
 	int (*create)(struct reactor *reactor);
 	/* [main, the thread has ended or never ran] */
@@ -105,6 +120,32 @@ extern const struct reactor_engine reactor_engine_epoll;
 
 /* [reactor] done() of op will be called with result in the next sweep. */
 void reactor_complete(struct reactor *reactor, struct reactor_op *op, s32 result);
+
+/* ---- buffered writes that the reactor does itself (reactor-buffered.c) ---- */
+
+/* [main] 0 or -errno. */
+int reactor_buffered_create(struct reactors *reactors);
+void reactor_buffered_destroy(struct reactors *reactors);
+/* [any] The number means another file from now on. */
+void reactor_buffered_forget(struct reactors *reactors, reactor_file file);
+/* [reactor] Any operation on a disk file but a read, before it goes to the engine. True: op is on
+ * reactor.here, and not the engine's. */
+bool reactor_buffered_take(struct reactor *reactor, struct reactor_op *op);
+/* [reactor] op, on reactor.here, shall not be done. */
+void reactor_buffered_cancel(struct reactor *reactor, struct reactor_op *op);
+/* [reactor] op, of which op->held tells that it was counted, has left the engine. */
+void reactor_buffered_ended(struct reactor_op *op);
+/* [reactor] Does what is on reactor.here, or gives it to the engine. */
+void reactor_buffered_run(struct reactor *reactor);
+
+/* [reactor] Tells op's owner. */
+static inline void reactor_op_done(struct reactor_op *op, s32 result)
+{
+	op->state = REACTOR_OP_IDLE;
+	if (op->held)
+		reactor_buffered_ended(op);
+	op->done(op, result);
+}
 
 /* [worker] op has ended with op->result. */
 void reactor_finish(struct reactor_op *op);

@@ -261,8 +261,7 @@ static void epoll_engine_reap(struct reactor *reactor)
 	reactor_op_list_init(&reactor->completed);
 	for (op = list.first; op; op = next) {
 		next = op->next;
-		op->state = REACTOR_OP_IDLE;
-		op->done(op, op->result);
+		reactor_op_done(op, op->result);
 	}
 }
 

@@ -366,7 +366,7 @@ static void op_ended(struct reactor *reactor, struct reactor_op *op, s32 result)
 		uring->no_nowait[op->file] = true;
 		result = reactor_transfer(op);
 	}
-	op->done(op, result);
+	reactor_op_done(op, result);
 }
 
 static void uring_reap(struct reactor *reactor)
@@ -391,6 +391,7 @@ static void uring_reap(struct reactor *reactor)
 
 const struct reactor_engine reactor_engine_uring = {
 	.name = "io_uring",
+	.writes_nowait = true,
 	.create = uring_create,
 	.destroy = uring_destroy,
 	.file_set = uring_file_set,

@@ -33,14 +33,22 @@ struct reactor_wait {
 
 void reactor_submit(struct reactor *reactor, struct reactor_op *op)
 {
+	const struct reactors *reactors = reactor->reactors;
+
 	op->reactor = reactor;
 	reactor_count(&reactor->counts.operations, 1);
-	reactor->reactors->engine->submit(reactor, op);
+	if (op->code != REACTOR_READV && reactors->storage[op->file] &&
+	    reactor_buffered_take(reactor, op))
+		return;
+	reactors->engine->submit(reactor, op);
 }
 
 void reactor_cancel(struct reactor *reactor, struct reactor_op *op)
 {
-	reactor->reactors->engine->cancel(reactor, op);
+	if (op->state == REACTOR_OP_HERE)
+		reactor_buffered_cancel(reactor, op);
+	else
+		reactor->reactors->engine->cancel(reactor, op);
 }
 
 void reactor_signal(struct reactor *reactor, reactor_file eventfd)
@@ -344,8 +352,7 @@ static void take_finished(struct reactor *reactor)
 	}
 	for (; op; op = next) {
 		next = op->next;
-		op->state = REACTOR_OP_IDLE;
-		op->done(op, op->result);
+		reactor_op_done(op, op->result);
 	}
 }
 
@@ -393,8 +400,7 @@ static void run_completed(struct reactor *reactor)
 	reactor_op_list_init(&reactor->completed);
 	for (op = list.first; op; op = next) {
 		next = op->next;
-		op->state = REACTOR_OP_IDLE;
-		op->done(op, op->result);
+		reactor_op_done(op, op->result);
 	}
 }
 
@@ -529,8 +535,10 @@ static void sweep(struct reactor *reactor)
 	run_completed(reactor);
 	engine->reap(reactor);
 	run_phase(reactor, REACTOR_SERVE);
+	if (reactor->here.first)
+		reactor_buffered_run(reactor);
 	run_phase(reactor, REACTOR_FLUSH);
-	if (has_tasks(reactor) || reactor->completed.first || reactor->stop)
+	if (has_tasks(reactor) || reactor->completed.first || reactor->here_due || reactor->stop)
 		engine->enter(reactor, false);
 	else
 		idle(reactor);
@@ -586,4 +594,6 @@ void reactor_counts(const struct reactor *reactor, struct reactor_counts *counts
 	counts->polled = __atomic_load_n(&reactor->counts.polled, __ATOMIC_RELAXED);
 	counts->polls_hit = __atomic_load_n(&reactor->counts.polls_hit, __ATOMIC_RELAXED);
 	counts->polls_missed = __atomic_load_n(&reactor->counts.polls_missed, __ATOMIC_RELAXED);
+	counts->writes_here = __atomic_load_n(&reactor->counts.writes_here, __ATOMIC_RELAXED);
+	counts->writes_handed = __atomic_load_n(&reactor->counts.writes_handed, __ATOMIC_RELAXED);
 }

@@ -50,8 +50,11 @@ struct reactor_op {
 	u64 offset;	  /* (u64)-1: file position (taps) */
 	u64 length;	  /* FALLOCATE, FSYNC range; else unused */
 	bool nonblocking; /* READV, WRITEV: -EAGAIN at once instead of waiting for a tap */
+	/* WRITEV: into a disk's page cache, little of it and whole pages, so that the reactor may
+	 * well do it itself */
+	bool buffered;
 	/* the reactor's own; zero before the first use */
-	u8 state;
+	u8 state, held;
 	s32 result;
 	struct reactor *reactor;
 	struct reactor_op *next;
@@ -100,8 +103,9 @@ struct reactor_message {
 /* Relaxed counters, any thread may read. */
 struct reactor_counts {
 	u64 sweeps, enters, operations, signals, events;
-	u64 polled;		     /* operations that the second ring did */
-	u64 polls_hit, polls_missed; /* busy-polling windows that found work, that found none */
+	u64 polled;			/* operations that the second ring did */
+	u64 polls_hit, polls_missed;	/* busy-polling windows that found work, that found none */
+	u64 writes_here, writes_handed; /* buffered writes done by the reactor, not done by it */
 };
 
 /* Features of io_uring that tests make a reactor do without, as if the kernel lacked them. */
@@ -126,6 +130,7 @@ struct reactors_config {
 	struct cpu_list pin, pin_sqpoll; /* host CPUs for the threads, and for the kernel's */
 	bool force_epoll;		 /* tests */
 	u32 refuse;			 /* tests: REACTOR_REFUSE_* */
+	const char *vmstat;		 /* tests: a file to take for /proc/vmstat; NULL: that */
 	void (*thread_start)(
 		void *owner); /* on each thread, before its first wait (sandbox); may be NULL */
 	void (*worker_start)(void *owner); /* the same on the pool's threads, where there is a pool;

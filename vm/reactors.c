@@ -26,6 +26,7 @@ reactor_file reactor_number_take(struct reactors *reactors, int fd, bool storage
 		if (reactors->fds[i] != -1)
 			continue;
 		reactors->storage[i] = storage;
+		reactor_buffered_forget(reactors, (reactor_file)i);
 		__atomic_store_n(&reactors->fds[i], fd, __ATOMIC_RELAXED);
 		file = (reactor_file)i;
 		break;
@@ -188,6 +189,7 @@ static int reactor_init(struct reactor *reactor, struct reactors *reactors, u32 
 	reactor->number = number;
 	for (int phase = 0; phase < REACTOR_PHASES; phase++)
 		reactor_task_list_init(&reactor->phases[phase]);
+	reactor_op_list_init(&reactor->here);
 	reactor_op_list_init(&reactor->completed);
 	reactor->wake.fired = reactor_woken;
 	reactor->wake.fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -243,7 +245,8 @@ int reactors_create(struct reactors **result, const struct reactors_config *conf
 	reactors->fds = malloc(reactors->max_files * sizeof(reactors->fds[0]));
 	reactors->storage = calloc(reactors->max_files, sizeof(reactors->storage[0]));
 	reactors->iopolled = calloc(reactors->max_files, sizeof(reactors->iopolled[0]));
-	if (!reactors->fds || !reactors->storage || !reactors->iopolled) {
+	error = reactor_buffered_create(reactors);
+	if (error || !reactors->fds || !reactors->storage || !reactors->iopolled) {
 		error = -ENOMEM;
 		goto fail;
 	}
@@ -267,6 +270,7 @@ fail:
 	log_line("event threads: cannot be made: %s", strerror(-error));
 	reactor_workers_destroy(reactors->workers);
 	free(reactors->iopolled);
+	reactor_buffered_destroy(reactors);
 	free(reactors->storage);
 	free(reactors->fds);
 	sem_destroy(&reactors->ready);
@@ -299,6 +303,7 @@ void reactors_destroy(struct reactors *reactors)
 	for (u32 i = 0; i < reactors->count; i++)
 		reactor_exit(&reactors->list[i]);
 	free(reactors->iopolled);
+	reactor_buffered_destroy(reactors);
 	free(reactors->storage);
 	free(reactors->fds);
 	sem_destroy(&reactors->ready);
