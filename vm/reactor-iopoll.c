@@ -151,8 +151,7 @@ static void op_ended(struct reactor *reactor, struct reactor_op *op, s32 result)
 		return;
 	}
 	reactor_count(&reactor->counts.polled, 1);
-	op->state = REACTOR_OP_IDLE;
-	op->done(op, result);
+	reactor_op_done(op, result);
 }
 
 void uring_iopoll_reap(struct reactor *reactor)

@@ -310,11 +310,12 @@ static void slow(void **state)
 	}
 	pthread_join(pager.thread, NULL);
 	close(pager.fd);
-	expect_counts(COUNT + 2, 2);
+	/* on a busy machine what went before may already have been slow */
+	reactor_counts(reactor, &counts);
+	assert_in_range(counts.writes_handed, 2, 4);
+	assert_int_equal(counts.writes_here + counts.writes_handed, COUNT + 4);
 	run(writes(0, COUNT, 'b'), PAGE);
 	expect_file('b');
-	reactor_counts(reactor, &counts);
-	assert_int_equal(counts.writes_here + counts.writes_handed, 2 * COUNT + 4);
 }
 
 #define TEST(test) cmocka_unit_test_setup_teardown(test, make, unmake)
