@@ -64,6 +64,13 @@ build/dsdt.hex: firmware/dsdt.asl
 	@echo '  IASL  $<'
 	$(Q)$(IASL) -ve -tc -p build/dsdt $< >build/dsdt.log || { cat build/dsdt.log; exit 1; }
 
+# The same for the slots, whose repetition is the C preprocessor's.
+build/hotplug.hex: firmware/hotplug.asl
+	@mkdir -p $(@D)
+	@echo '  IASL  $<'
+	$(Q)$(CC) -E -P -x assembler-with-cpp $< -o build/hotplug.asl
+	$(Q)$(IASL) -ve -tc -p build/hotplug build/hotplug.asl >build/hotplug.log || { cat build/hotplug.log; exit 1; }
+
 build/version.h: FORCE
 	@mkdir -p $(@D)
 	@echo '#define VMM_VERSION "$(VERSION)"' | cmp -s - $@ || echo '#define VMM_VERSION "$(VERSION)"' >$@
@@ -83,7 +90,7 @@ build/obj/vm/sandbox.o: build/obj/sandbox-filters.h
 build/asan/vm/sandbox.o: build/asan/sandbox-filters.h
 build/tsan/vm/sandbox.o: build/tsan/sandbox-filters.h
 
-build/generated: build/dsdt.hex build/version.h
+build/generated: build/dsdt.hex build/hotplug.hex build/version.h
 	@touch $@
 
 build/asan/libvmm.a: $(ASAN_OBJECTS)
@@ -165,7 +172,7 @@ install: build/vmm build/vmm.1
 	install -D -m 644 build/vmm.1 $(DESTDIR)$(PREFIX)/share/man/man1/vmm.1
 
 clean:
-	rm -rf build/obj build/asan build/tsan build/vmm build/vmm.1 build/dsdt.* build/version.h build/generated
+	rm -rf build/obj build/asan build/tsan build/vmm build/vmm.1 build/dsdt.* build/hotplug.* build/version.h build/generated
 
 FORCE:
 .PHONY: all check check-fast demo bench bench-programs units install clean FORCE

@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
+#include "machine/ctl.h"
 #include "machine/machine.h"
 #include "virtio/strict.h"
 #include "vm/host-check.h"
@@ -96,6 +97,8 @@ int main(int argc, char **argv)
 	milestones_begin(&milestones);
 	if (terminal_hold_standard_files())
 		return STATUS_HOST_ERROR;
+	if (argc > 1 && !strcmp(argv[1], "ctl"))
+		return ctl_main(argc, argv);
 	if (config_parse(&config, argc, argv))
 		return STATUS_USAGE;
 	milestones_mark(&milestones, "options parsed");

@@ -187,6 +187,11 @@ static void log_conflict(const char *path, bool readonly, const struct holder *h
 			 path, who);
 }
 
+int disk_lock_again(int fd, bool readonly)
+{
+	return lock_acts(fd, readonly ? ACT_READ : ACT_READ | ACT_WRITE, ACT_WRITE | ACT_RESIZE);
+}
+
 int disk_lock(int fd, const char *path, bool readonly)
 {
 	unsigned int does = readonly ? ACT_READ : ACT_READ | ACT_WRITE;

@@ -11,4 +11,9 @@
  */
 int disk_lock(int fd, const char *path, bool readonly);
 
+/* For an open file that its sender has locked already, so that it can be had at once or not at all,
+ * and nobody is looked for. 0, or -EBUSY without a line. Main thread; allowed in the sandbox with a
+ * control socket. */
+int disk_lock_again(int fd, bool readonly);
+
 #endif

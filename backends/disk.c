@@ -411,6 +411,12 @@ int disk_register(struct disk *disk, struct reactors *reactors)
 	return 0;
 }
 
+void disk_unregister(struct disk *disk, struct reactors *reactors)
+{
+	reactor_file_remove(reactors, disk->file);
+	disk->file = -1;
+}
+
 void disk_close(struct disk *disk)
 {
 	if (disk->fd >= 0)

@@ -21,13 +21,13 @@ struct disk {
 	reactor_file file; /* set by disk_register() */
 	char *path;
 	bool readonly, direct, block_device;
-	bool iopoll; /* wanted, and nothing known against it */
-	u64 size;    /* bytes, as the file is */
-	u64 sectors; /* of 512, a multiple of logical_block; an odd tail is not offered (and said
-			once) */
-	u32 logical_block;  /* bytes: 512 or more; a block device's own, or what O_DIRECT on a file
-			       demands */
-	u32 physical_block; /* bytes, at least logical_block */
+	bool iopoll;	     /* wanted, and nothing known against it */
+	u64 size;	     /* bytes, as the file is */
+	_Atomic u64 sectors; /* of 512, a multiple of logical_block; an odd tail is not offered (and
+			said once) */
+	u32 logical_block;   /* bytes: 512 or more; a block device's own, or what O_DIRECT on a file
+				demands */
+	u32 physical_block;  /* bytes, at least logical_block */
 	u32 minimum_io, optimal_io; /* bytes, 0: unknown */
 	u32 alignment; /* O_DIRECT: what file offset and length must be multiples of; else 1 */
 	u32 memory_alignment; /* O_DIRECT: what buffers must be aligned to; else 1 */
@@ -45,6 +45,21 @@ struct disk {
 int disk_open(struct disk *disk, const struct disk_config *config);
 /* Registers its file with the reactors. 0 or -errno. Main thread, before reactors_start(). */
 int disk_register(struct disk *disk, struct reactors *reactors);
+/*
+ * The same for an image that another process opened, locked and examined: fd is its open file, and
+ * learned what it found by means that the sandbox has not (block sizes, alignments, what ranges can
+ * do, identity). What can be checked here is checked as at start. fd is the disk's from then on,
+ * and the caller's still after an error. Logs one line and returns -errno. Main thread; allowed in
+ * the sandbox with a control socket.
+ */
+int disk_adopt(struct disk *disk, const struct disk_config *config, int fd,
+	       const struct disk *learned);
+/* Makes the image `size` bytes and the disk with it; 0: as large as the file or device is now.
+ * Smaller only if `shrink`. In flight may be what it will: sectors changes in one piece. Logs one
+ * line and returns -errno. Main thread; allowed in the sandbox with a control socket. */
+int disk_resize(struct disk *disk, u64 size, bool shrink);
+/* Takes the file out of reactors that run; nothing is in flight. Main thread. */
+void disk_unregister(struct disk *disk, struct reactors *reactors);
 /* The reactors must be gone, or have the number removed. Harmless after a failed open. */
 void disk_close(struct disk *disk);
 

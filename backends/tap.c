@@ -201,7 +201,7 @@ static bool offload_works(struct tap *tap, u32 bits)
 	return ioctl(tap->fds[0], TUNSETOFFLOAD, (unsigned long)bits) == 0;
 }
 
-static void probe_offloads(struct tap *tap)
+void tap_probe_offloads(struct tap *tap)
 {
 	tap->can_csum = offload_works(tap, TUN_F_CSUM);
 	tap->can_tso4 = offload_works(tap, TUN_F_CSUM | TUN_F_TSO4);
@@ -296,7 +296,7 @@ static int attach(struct tap *tap, const struct tap_config *config, int sock)
 	error = attach_rest(tap, config);
 	if (error)
 		return error;
-	probe_offloads(tap);
+	tap_probe_offloads(tap);
 	bring_up(tap, sock);
 	tap->mtu = interface_mtu(sock, tap->name);
 	derive_mac(tap);
@@ -350,6 +350,14 @@ int tap_register(struct tap *tap, struct reactors *reactors)
 		}
 	}
 	return 0;
+}
+
+void tap_unregister(struct tap *tap, struct reactors *reactors)
+{
+	for (u16 i = 0; i < tap->queues; i++) {
+		reactor_file_remove(reactors, tap->files[i]);
+		tap->files[i] = -1;
+	}
 }
 
 void tap_close(struct tap *tap)

@@ -43,7 +43,20 @@ struct tap {
 int tap_open(struct tap *tap, const struct tap_config *config);
 /* Registers the queues' files with the reactors. 0 or -errno. Main thread. */
 int tap_register(struct tap *tap, struct reactors *reactors);
+/* Takes the queues out of reactors that run; nothing is in flight. Main thread. */
+void tap_unregister(struct tap *tap, struct reactors *reactors);
 void tap_close(struct tap *tap);
+
+/*
+ * The same as tap_open() with queues that another process attached to and sent here: fds, one a
+ * queue pair, and what it learned by means that the sandbox has not (MTU, address, whether it made
+ * the tap). The descriptors are the tap's from then on, and the caller's still after an error. Logs
+ * one line and returns -errno. Main thread; allowed in the sandbox with a control socket.
+ */
+int tap_adopt(struct tap *tap, const struct tap_config *config, const int *fds, u32 count,
+	      const struct tap *learned);
+/* Finds out can_*. Main thread. */
+void tap_probe_offloads(struct tap *tap);
 
 /* TUNSETOFFLOAD with TUN_F_* bits for all queues, header of `header` bytes (10 or 12). 0 or -errno.
  * Any thread; allowed in the sandbox. */

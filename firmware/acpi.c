@@ -4,6 +4,7 @@
  * Runs on the main thread while the guest does not.
  */
 #include "dsdt.hex"
+#include "hotplug.hex"
 #include "firmware/acpi.h"
 
 #define HEADER_SIZE	   36
@@ -82,14 +83,15 @@ static void address_structure(u8 *to, u16 port)
 	le64_store(to + 4, port);
 }
 
-static u64 write_dsdt(struct writer *w)
+/* A table that iasl has made. */
+static u64 write_aml(struct writer *w, const u8 *code, u64 size)
 {
 	u64 address;
-	u8 *table = table_new(w, sizeof(dsdt_aml_code), &address);
+	u8 *table = table_new(w, size, &address);
 
 	if (!table)
 		return 0;
-	memcpy(table, dsdt_aml_code, sizeof(dsdt_aml_code));
+	memcpy(table, code, size);
 	return address;
 }
 
@@ -211,18 +213,21 @@ u64 acpi_write(struct memory *memory, const struct acpi_config *config, u64 addr
 	       u64 *used)
 {
 	struct writer w = { memory, address, address, address + room };
-	u64 rsdp_address, dsdt, xsdt, tables[4];
+	u64 rsdp_address, dsdt, xsdt, tables[5];
+	u32 count = 4;
 	u8 *rsdp = table_new(&w, RSDP_SIZE, &rsdp_address);
 
-	dsdt = write_dsdt(&w);
+	dsdt = write_aml(&w, dsdt_aml_code, sizeof(dsdt_aml_code));
 	tables[0] = write_fadt(&w, dsdt);
 	tables[1] = write_madt(&w, config->cpus);
 	tables[2] = write_mcfg(&w);
 	tables[3] = write_ssdt(&w, config);
-	xsdt = write_xsdt(&w, tables, ARRAY_SIZE(tables));
+	if (config->hotplug)
+		tables[count++] = write_aml(&w, hotplug_aml_code, sizeof(hotplug_aml_code));
+	xsdt = write_xsdt(&w, tables, count);
 	if (!rsdp || !dsdt || !xsdt)
 		return 0;
-	for (u32 i = 0; i < ARRAY_SIZE(tables); i++)
+	for (u32 i = 0; i < count; i++)
 		if (!tables[i])
 			return 0;
 	write_rsdp(rsdp, xsdt);

@@ -1,6 +1,7 @@
 /*
  * ACPI tables (ACPI 6.4, hardware-reduced): RSDP, XSDT, FADT, MADT, MCFG, the DSDT compiled from
- * dsdt.asl, and an SSDT that names what depends on the configuration (the 64-bit PCI window).
+ * dsdt.asl, and an SSDT that names what depends on the configuration (the 64-bit PCI window). A
+ * second SSDT, compiled from hotplug.asl, makes the PCI slots hot-plug slots.
  */
 #ifndef FIRMWARE_ACPI_H
 #define FIRMWARE_ACPI_H
@@ -10,6 +11,7 @@
 struct acpi_config {
 	u32 cpus;
 	u64 window64_start, window64_size;
+	bool hotplug;
 };
 
 /* Writes the tables at guest-physical address (16-byte aligned, `room` bytes), returns the RSDP's

@@ -16,6 +16,7 @@ struct boot_config {
 	u32 cpus;
 	u32 sockets, cores, threads;
 	u64 window64_start, window64_size; /* for _CRS */
+	bool hotplug;			   /* PCI slots are hot-plug slots */
 	u8 physical_bits;
 };
 

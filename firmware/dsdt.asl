@@ -7,6 +7,7 @@ DefinitionBlock ("", "DSDT", 2, "VMM   ", "VMMDSDT ", 1)
 {
 	External (\W64B, IntObj)
 	External (\W64L, IntObj)
+	External (\_SB.PCI0.PCNT, MethodObj)
 
 	Name (\_S5, Package () { 5, 0, 0, 0 })
 
@@ -132,7 +133,8 @@ DefinitionBlock ("", "DSDT", 2, "VMM   ", "VMMDSDT ", 1)
 			Name (_UID, 0)
 		}
 
-		/* Generic event device: bit 0 of the event register is the power button. */
+		/* Generic event device: bit 0 of the event register is the power button, bit 1 a PCI slot
+		   (hotplug.asl, where there is a control socket). */
 		Device (GED0)
 		{
 			Name (_HID, "ACPI0013")
@@ -152,6 +154,13 @@ DefinitionBlock ("", "DSDT", 2, "VMM   ", "VMMDSDT ", 1)
 				If (Local0 & 1)
 				{
 					Notify (\_SB.PWRB, 0x80)
+				}
+				If (Local0 & 2)
+				{
+					If (CondRefOf (\_SB.PCI0.PCNT))
+					{
+						\_SB.PCI0.PCNT ()
+					}
 				}
 			}
 		}

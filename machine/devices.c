@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 #include "machine/machine.h"
 #include "virtio/strict.h"
@@ -15,6 +16,7 @@
 
 #define DEFAULT_MAX_QUEUES 8
 #define DEFAULT_POLL_US	   32
+#define SPARE_FILES	   4096 /* 16 disks with 64 queues each have half of it */
 
 static u16 disk_queues(const struct config *config, const struct config_disk *disk)
 {
@@ -47,6 +49,16 @@ static u32 count_files(const struct config *config)
 		files += queues + pairs + virtio_pci_files(queues, &n->function) + 8;
 	}
 	return files;
+}
+
+/* The same for devices that may come later, within what the kernel lets a table have. */
+static u32 spare_files(const struct config *config)
+{
+	struct rlimit limit;
+
+	if (!config->control || getrlimit(RLIMIT_NOFILE, &limit))
+		return 0;
+	return limit.rlim_cur / 2 < SPARE_FILES ? (u32)(limit.rlim_cur / 2) : SPARE_FILES;
 }
 
 static const char *const kind_names[] = {
@@ -236,6 +248,37 @@ int machine_device_make(struct machine *m, struct machine_device *d)
 	return virtio_pci_create(&d->function, &c);
 }
 
+void machine_device_unmake(struct machine *m, struct machine_device *d)
+{
+	if (d->device)
+		virtio_device_detach(d->device);
+	virtio_pci_destroy(d->function);
+	virtio_blk_destroy(d->blk);
+	virtio_net_destroy(d->net);
+	virtio_rng_destroy(d->rng);
+	if (d->open && d->kind == MACHINE_DISK) {
+		disk_unregister(&d->disk, m->reactors);
+		disk_close(&d->disk);
+	}
+	if (d->open && d->kind == MACHINE_NET) {
+		tap_unregister(&d->tap, m->reactors);
+		tap_close(&d->tap);
+	}
+}
+
+void machine_device_drop(struct machine *m, struct machine_device *d)
+{
+	for (u32 i = 0; i < m->device_count; i++) {
+		if (m->devices[i] != d)
+			continue;
+		m->device_count--;
+		memmove(&m->devices[i], &m->devices[i + 1],
+			(m->device_count - i) * sizeof(m->devices[0]));
+		break;
+	}
+	free(d);
+}
+
 static void enter_reactor(void *owner)
 {
 	(void)owner;
@@ -280,7 +323,7 @@ int machine_make_devices(struct machine *m)
 		.iopoll = any_iopoll(m->config),
 		.pin = m->config->pin_io,
 		.pin_sqpoll = m->config->pin_sqpoll,
-		.max_files = count_files(m->config),
+		.max_files = count_files(m->config) + spare_files(m->config),
 		.thread_start = enter_reactor,
 		.worker_start = enter_worker,
 	};

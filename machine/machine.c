@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "machine/control.h"
+#include "machine/hotplug.h"
 #include "machine/machine.h"
 #include "virtio/stats.h"
 #include "vm/log.h"
@@ -46,6 +48,7 @@ static int open_kernel(struct machine *m)
 		.cores = config->cores,
 		.threads = config->threads,
 		.physical_bits = m->kvm.physical_bits,
+		.hotplug = config->control != NULL,
 	};
 	char *line = command_line(config);
 	int ret;
@@ -147,6 +150,8 @@ int machine_make(struct machine *m)
 		log_line("start: %s; " MORE_FILES, strerror(-ret));
 	if (!ret)
 		ret = machine_open_backends(m);
+	if (!ret && config->control)
+		ret = control_create(&m->control, m, config->control);
 	milestones_mark(&m->milestones, "backends open");
 	if (!ret)
 		ret = kvm_open(&m->kvm);
@@ -164,6 +169,8 @@ int machine_make(struct machine *m)
 		ret = make_platform(m);
 	if (!ret)
 		ret = machine_make_devices(m);
+	if (!ret && config->control)
+		ret = hotplug_create(&m->hotplug, m);
 	if (!ret)
 		ret = make_vcpus(m);
 	milestones_mark(&m->milestones, "devices and vCPUs made");
@@ -178,6 +185,8 @@ int machine_start(struct machine *m)
 	int ret = 0;
 
 	sandbox_on_violation(terminal_restore);
+	if (m->control)
+		sandbox_allow_control();
 	sandbox_allow_rewriting(m->stats.rewritten ? m->stats.fd : -1);
 	if (m->config->sandbox)
 		ret = sandbox_prepare();
@@ -193,11 +202,25 @@ int machine_start(struct machine *m)
 	return ret;
 }
 
+/* Of one that is about to go only the end of what is in flight is waited for. */
+static void reset_devices(struct machine *m)
+{
+	for (u32 i = 0; i < m->device_count; i++) {
+		struct machine_device *d = m->devices[i];
+
+		if (d->vanished)
+			virtio_device_power_on(d->device);
+		else
+			virtio_pci_reset(d->function);
+	}
+}
+
 int machine_restart(struct machine *m)
 {
 	vcpus_pause(m->vcpus);
-	for (u32 i = 0; i < m->device_count; i++)
-		virtio_pci_reset(m->devices[i]->function);
+	if (m->hotplug)
+		hotplug_reset(m->hotplug);
+	reset_devices(m);
 	pci_host_reset(m->pci);
 	console_flush(m->console, 0);
 	uart_reset(m->uart);
@@ -209,10 +232,11 @@ int machine_restart(struct machine *m)
 	return load(m);
 }
 
-void machine_write_stats(const struct machine *m, bool end)
+static struct stats_sources sources_of(const struct machine *m, struct virtio_device **devices)
 {
-	struct virtio_device *devices[MACHINE_MAX_DEVICES];
-	const struct stats_sources sources = {
+	for (u32 i = 0; i < m->device_count; i++)
+		devices[i] = m->devices[i]->device;
+	return (struct stats_sources){
 		.vcpus = m->vcpus,
 		.reactors = m->reactors,
 		.devices = devices,
@@ -221,9 +245,21 @@ void machine_write_stats(const struct machine *m, bool end)
 		.first_output = console_first_output(m->console),
 		.milestones = &m->milestones,
 	};
+}
 
-	for (u32 i = 0; i < m->device_count; i++)
-		devices[i] = m->devices[i]->device;
+void machine_put_stats(const struct machine *m, struct json *json)
+{
+	struct virtio_device *devices[MACHINE_MAX_DEVICES];
+	const struct stats_sources sources = sources_of(m, devices);
+
+	stats_put(&sources, json);
+}
+
+void machine_write_stats(const struct machine *m, bool end)
+{
+	struct virtio_device *devices[MACHINE_MAX_DEVICES];
+	const struct stats_sources sources = sources_of(m, devices);
+
 	if (m->stats.fd >= 0)
 		stats_put_all(&sources, &m->stats);
 	if (end && m->config->boot_timing)
@@ -232,8 +268,7 @@ void machine_write_stats(const struct machine *m, bool end)
 
 void machine_let_go(struct machine *m)
 {
-	for (u32 i = 0; i < m->device_count; i++)
-		virtio_pci_reset(m->devices[i]->function);
+	reset_devices(m);
 	reactors_destroy(m->reactors);
 	for (u32 i = 0; i < m->device_count; i++) {
 		struct machine_device *d = m->devices[i];

@@ -43,6 +43,15 @@ struct machine_device {
 	struct virtio_rng *rng;
 	struct virtio_device *device; /* of these */
 	struct virtio_pci *function;
+	/* of one that came while the machine runs: what its options lie in; else NULL */
+	struct config *own;
+	bool vanished; /* the guest sees it no more (hotplug.c) */
+	struct {
+		bool asked, force;
+		u64 deadline; /* ns */
+		void (*told)(void *arg, const char *id, const char *error);
+		void *arg;
+	} removal;
 };
 
 struct machine {
@@ -61,6 +70,8 @@ struct machine {
 	struct reactors *reactors;
 	struct machine_device *devices[MACHINE_MAX_DEVICES];
 	u32 device_count;
+	struct hotplug *hotplug; /* these two with --control only */
+	struct control *control;
 	struct boot *boot;
 	struct vcpus *vcpus;
 	int signals; /* signalfd */
@@ -84,6 +95,9 @@ enum end_reason machine_run(struct machine *m, u32 *value);
 /* A reset by the guest: everything back to power-on, the same kernel loaded anew. vCPUs are paused
  * before and after. Logs, 0 or -errno. */
 int machine_restart(struct machine *m);
+
+/* What --stats would write, as members of an open object. */
+void machine_put_stats(const struct machine *m, struct json *json);
 
 /* Writes --stats; at the end of the run also what --boot-timing adds. */
 void machine_write_stats(const struct machine *m, bool end);
@@ -110,5 +124,10 @@ struct machine_device *machine_device_new(struct machine *m, enum machine_kind k
 /* Registers the open host end, makes the virtio device and puts it on the bus. Logs, 0 or -errno.
  */
 int machine_device_make(struct machine *m, struct machine_device *d);
+/* Undoes that, however far it came, and closes the host end. Vanished and idle, or never plugged;
+ * the reactors run. */
+void machine_device_unmake(struct machine *m, struct machine_device *d);
+/* Takes it out of m->devices and frees it. */
+void machine_device_drop(struct machine *m, struct machine_device *d);
 
 #endif

@@ -8,6 +8,8 @@
 #include <sys/signalfd.h>
 #include <time.h>
 #include <unistd.h>
+#include "machine/control.h"
+#include "machine/hotplug.h"
 #include "machine/machine.h"
 #include "vm/log.h"
 
@@ -16,6 +18,9 @@
 #define NMI_GRACE   (1 * NS) /* for what the guest says of a timeout's NMI */
 #define FLUSH_MS    2000
 #define NEVER	    (~0ull)
+
+/* Where things stand among what is polled. */
+enum { SIGNALS = CONSOLE_POLLS, END, HOTPLUG, CONTROL, POLLS = CONTROL + CONTROL_POLLS };
 
 /* What the main thread waits for besides the descriptors. */
 struct wait {
@@ -110,7 +115,8 @@ enum end_reason machine_run(struct machine *m, u32 *value)
 	if (m->config->boot_timing)
 		milestones_log(&m->milestones, 0);
 	for (;;) {
-		struct pollfd fds[CONSOLE_POLLS + 2];
+		struct pollfd fds[POLLS];
+		nfds_t polled = m->control ? POLLS : HOTPLUG;
 		u64 deadline = w.timeout, now;
 		struct timespec wait;
 
@@ -118,15 +124,23 @@ enum end_reason machine_run(struct machine *m, u32 *value)
 		deadline = w.panic < deadline ? w.panic : deadline;
 		deadline = w.nmi < deadline ? w.nmi : deadline;
 		console_prepare(m->console, fds, &deadline);
-		fds[CONSOLE_POLLS] = (struct pollfd){ .fd = m->signals, .events = POLLIN };
-		fds[CONSOLE_POLLS + 1] = (struct pollfd){ .fd = m->end.fd, .events = POLLIN };
+		fds[SIGNALS] = (struct pollfd){ .fd = m->signals, .events = POLLIN };
+		fds[END] = (struct pollfd){ .fd = m->end.fd, .events = POLLIN };
+		if (m->control) {
+			hotplug_prepare(m->hotplug, &fds[HOTPLUG], &deadline);
+			control_prepare(m->control, &fds[CONTROL], &deadline);
+		}
 		wait = until(deadline);
-		if (ppoll(fds, CONSOLE_POLLS + 2, deadline == NEVER ? NULL : &wait, NULL) < 0)
+		if (ppoll(fds, polled, deadline == NEVER ? NULL : &wait, NULL) < 0)
 			continue; /* EINTR: everything is looked at again */
 		now = clock_now_ns();
 		on_command(m, console_run(m->console, fds, now));
-		if (fds[CONSOLE_POLLS].revents)
+		if (fds[SIGNALS].revents)
 			on_signal(m, &w);
+		if (m->control) {
+			control_run(m->control, &fds[CONTROL], now);
+			hotplug_run(m->hotplug, now);
+		}
 		on_deadlines(m, &w, now);
 		if (end_reason(&m->end, value) == END_NONE)
 			continue;

@@ -6,6 +6,7 @@
 #include <linux/virtio_blk.h>
 #include "backends/disk.h"
 #include "virtio/blk-queue.h"
+#include "virtio/blk.h"
 
 #define WCE offsetof(struct virtio_blk_config, wce)
 
@@ -68,6 +69,15 @@ void blk_config_fill(struct virtio_blk *blk)
 		c.write_zeroes_may_unmap = disk->can_discard;
 	}
 	memcpy(blk->device.config, &c, blk_config_size());
+}
+
+void virtio_blk_resized(struct virtio_blk *blk)
+{
+	u8 capacity[8];
+
+	le64_store(capacity, blk->disk->sectors);
+	virtio_config_update(&blk->device, offsetof(struct virtio_blk_config, capacity), capacity,
+			     sizeof(capacity));
 }
 
 /*

@@ -101,7 +101,10 @@ static u8 *take_last(struct part *part)
 /* Are these whole sectors inside the disk? No sum can wrap. */
 static bool inside(const struct disk *disk, u64 sector, u64 sectors)
 {
-	return sector <= disk->sectors && sectors <= disk->sectors - sector;
+	/* once: it may change under us */
+	u64 end = atomic_load_explicit(&disk->sectors, memory_order_relaxed);
+
+	return sector <= end && sectors <= end - sector;
 }
 
 /* The driver's buffers for the data become the request's own list. */

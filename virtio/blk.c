@@ -188,6 +188,7 @@ int virtio_blk_create(struct virtio_blk **blk_out, const struct virtio_blk_optio
 	if (r < 0) {
 		log_line("%s: no memory for its queues; give it fewer with `queues=`",
 			 config->name);
+		virtio_device_detach(&blk->device);
 		virtio_blk_destroy(blk);
 		return r;
 	}

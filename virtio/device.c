@@ -373,6 +373,7 @@ int virtio_device_init(struct virtio_device *device, const struct virtio_device_
 	return 0;
 fail:
 	log_line("%s: cannot make its queues: %s", config->name, strerror(-err));
+	virtio_device_detach(device);
 	virtio_device_destroy(device);
 	return err;
 }
@@ -383,7 +384,8 @@ void virtio_device_detach(struct virtio_device *device)
 
 	for (i = 0; i < device->queue_count; i++)
 		reactor_event_detach(&device->queues[i].doorbell);
-	reactors_settle(device->reactors);
+	if (device->reactors)
+		reactors_settle(device->reactors);
 }
 
 void virtio_device_destroy(struct virtio_device *device)

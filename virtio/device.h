@@ -206,7 +206,7 @@ struct virtio_device_config {
 /* Makes lock, queues (each with its doorbell eventfd, registered with its reactor) and a zero
  * config; bus mastering on. 0 or -errno (logged). Main thread. */
 int virtio_device_init(struct virtio_device *device, const struct virtio_device_config *config);
-/* While the reactors run: has them forget the device, whose queues are idle and whose registers
+/* Has running reactors forget the device, whose queues are idle and whose registers
  * nobody reaches any more (virtio_pci_vanish(), vCPUs paused since). virtio_device_destroy() may
  * follow. Main thread. */
 void virtio_device_detach(struct virtio_device *device);

@@ -171,11 +171,13 @@ void net_tap_lost(struct virtio_net *net, int error)
 	net_status_change(net, 0, VIRTIO_NET_S_LINK_UP);
 }
 
-void virtio_net_announce(struct virtio_net *net)
+bool virtio_net_announce(struct virtio_net *net)
 {
-	if (atomic_load(&net->device.running) &&
-	    virtio_has(&net->device, VIRTIO_NET_F_GUEST_ANNOUNCE))
-		net_status_change(net, VIRTIO_NET_S_ANNOUNCE, 0);
+	if (!atomic_load(&net->device.running) ||
+	    !virtio_has(&net->device, VIRTIO_NET_F_GUEST_ANNOUNCE))
+		return false;
+	net_status_change(net, VIRTIO_NET_S_ANNOUNCE, 0);
+	return true;
 }
 
 /* ---- a pair's copy of what the driver wants ---- */
@@ -534,6 +536,7 @@ int virtio_net_create(struct virtio_net **result, const struct virtio_net_option
 	error = pairs_create(net);
 	if (error) {
 		log_line("%s: no memory for %u queue pairs", config->name, net->max_pairs);
+		virtio_device_detach(&net->device);
 		virtio_net_destroy(net);
 		return error;
 	}

@@ -27,9 +27,9 @@ struct virtio_device *virtio_net_device(struct virtio_net *net);
 /* After reactors_destroy(), or before reactors_start(). */
 void virtio_net_destroy(struct virtio_net *net);
 
-/* Asks the guest to make itself known on its network (VIRTIO_NET_S_ANNOUNCE), if it negotiated
- * that. Any thread, the device's lock not held. */
-void virtio_net_announce(struct virtio_net *net);
+/* Asks the guest to make itself known on its network (VIRTIO_NET_S_ANNOUNCE). False: it has not
+ * negotiated that. Any thread, the device's lock not held. */
+bool virtio_net_announce(struct virtio_net *net);
 
 /* What became of frames, all queues together. */
 struct virtio_net_counts {

@@ -128,25 +128,31 @@ static void collect(const struct stats_sources *sources, struct milestones *all)
 	}
 }
 
-void stats_put_all(const struct stats_sources *sources, const struct stats *file)
+void stats_put(const struct stats_sources *sources, struct json *json)
 {
 	double scale = scale_of(sources);
 	struct milestones all;
-	struct json json = { .line = file->terminal ? "\r\n" : NULL };
 
 	collect(sources, &all);
-	json_begin_object(&json, NULL);
-	json_thousandths(&json, "elapsed_ms", (clock_now_ns() - all.start) / 1000);
+	json_thousandths(json, "elapsed_ms", (clock_now_ns() - all.start) / 1000);
 	if (sources->vcpus)
-		stats_put_vcpus(sources->vcpus, &json);
-	stats_put_reactors(sources->reactors, &json);
-	json_begin_array(&json, "devices");
+		stats_put_vcpus(sources->vcpus, json);
+	stats_put_reactors(sources->reactors, json);
+	json_begin_array(json, "devices");
 	for (u32 i = 0; i < sources->device_count; i++)
-		put_device(sources->devices[i], scale, &json);
-	json_end(&json);
-	json_begin_object(&json, "milestones_ms");
-	milestones_put(&all, &json);
-	json_end(&json);
+		put_device(sources->devices[i], scale, json);
+	json_end(json);
+	json_begin_object(json, "milestones_ms");
+	milestones_put(&all, json);
+	json_end(json);
+}
+
+void stats_put_all(const struct stats_sources *sources, const struct stats *file)
+{
+	struct json json = { .line = file->terminal ? "\r\n" : NULL };
+
+	json_begin_object(&json, NULL);
+	stats_put(sources, &json);
 	json_end(&json);
 	stats_write(file, &json);
 }

@@ -18,6 +18,9 @@ struct stats_sources {
 	const struct milestones *milestones; /* of start-up; the guest's are added here */
 };
 
+/* Everything, as members of an open object. The devices' locks are not held. */
+void stats_put(const struct stats_sources *sources, struct json *json);
+
 /* --stats: one JSON object of everything to the file. The devices' locks are not held. */
 void stats_put_all(const struct stats_sources *sources, const struct stats *file);
 

@@ -157,7 +157,7 @@ static void help_statuses(void)
 int config_print_help(void)
 {
 	puts("Usage: vmm --kernel FILE [OPTION]...  boot a Linux kernel in a virtual machine\n"
-	     "       vmm check                      say what this host offers and lacks");
+	     "       vmm check  say what this host lacks   vmm ctl PATH COMMAND  see vmm(1)");
 	for (size_t i = 0; i < config_option_count; i++)
 		if (!config_options[i].hidden && config_options[i].action == CONFIG_RUN &&
 		    !config_options[i].beside)

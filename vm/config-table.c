@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/un.h>
 
 #include "vm/config-table.h"
 #include "vm/log.h"
@@ -225,6 +226,15 @@ static int set_boot_timing(struct config_parser *parser, const char *value)
 	return config_bool(parser, NULL, value, &parser->config->boot_timing);
 }
 
+static int set_control(struct config_parser *parser, const char *value)
+{
+	if (strlen(value) >= sizeof(((struct sockaddr_un *)0)->sun_path))
+		return config_error(parser, value,
+				    "too long for a socket; its path has at most %zu letters",
+				    sizeof(((struct sockaddr_un *)0)->sun_path) - 1);
+	return config_set_string(&parser->config->control, value);
+}
+
 static const struct config_suboption cpus_suboptions[] = {
 	{ "sockets", "N", .set = set_sockets, .man = "Processor packages." },
 	{ "cores", "N", .set = set_cores, .man = "Cores of each package." },
@@ -324,8 +334,12 @@ const struct config_option config_options[] = {
 	  .man = "Print when start-up did what, in milliseconds since vmm began: a line on "
 		 "standard error for each step when the guest starts, and for what the guest "
 		 "did first when the run ends." },
-	{ "config", "FILE", "read options from a file; flags come on top", .flag_only = true,
+	{ "config", "FILE", "read options from a file", .flag_only = true,
 	  .man = "Read options from a file first; see CONFIGURATION FILE." },
+	{ "control", "PATH", "for vmm ctl", .set = set_control, .beside = true,
+	  .man = "Make this Unix socket, which only the user may use, and take commands from vmm "
+		 "ctl: devices come and go, disks grow, and more; see CONTROL. It also makes the "
+		 "machine's PCI slots hot-plug slots." },
 	{ "help", NULL, "this page", .flag_only = true, .action = CONFIG_HELP,
 	  .man = "Print a summary." },
 	{ "version", NULL, "the version", .flag_only = true, .action = CONFIG_VERSION,

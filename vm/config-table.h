@@ -13,6 +13,7 @@ struct config_parser {
 	const struct config_option *option;
 	const char *file; /* the config file, or NULL: flags */
 	unsigned int line;
+	bool bare; /* neither: the option's name stands alone, as a word of `vmm ctl` */
 	/* set by the setter of an option that has `function`, before config_parse_suboptions() */
 	struct config_function *function;
 	u32 queue_size_max;

@@ -21,8 +21,9 @@ int config_error(const struct config_parser *parser, const char *value, const ch
 	if (parser->file)
 		used = (size_t)snprintf(what, sizeof(what), "%.60s, line %u: ", parser->file,
 					parser->line);
-	snprintf(what + used, sizeof(what) - used, "%s%s%s%.60s", parser->file ? "" : "--",
-		 parser->option->name, value && *value ? " " : "", value ? value : "");
+	snprintf(what + used, sizeof(what) - used, "%s%s%s%.60s",
+		 parser->file || parser->bare ? "" : "--", parser->option->name,
+		 value && *value ? " " : "", value ? value : "");
 	va_start(args, fmt);
 	vsnprintf(why, sizeof(why), fmt, args);
 	va_end(args);

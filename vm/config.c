@@ -380,6 +380,48 @@ out:
 	return err;
 }
 
+int config_parse_device(struct config **result, const char *option, const char *value)
+{
+	struct config_parser parser = { .option = find_option(option, strlen(option)),
+					.bare = true };
+	int err;
+
+	if (!parser.option || (strcmp(option, "disk") && strcmp(option, "net"))) {
+		log_line("%.40s: no such kind of device; add a disk or a net", option);
+		return -EINVAL;
+	}
+	if (!*value)
+		return config_error(&parser, NULL, "its value is empty; write %s %s", option,
+				    parser.option->argument);
+	parser.config = calloc(1, sizeof(*parser.config));
+	if (!parser.config)
+		return config_no_memory();
+	err = parser.option->set(&parser, value);
+	if (err) {
+		config_free(parser.config);
+		free(parser.config);
+		return err;
+	}
+	*result = parser.config;
+	return 0;
+}
+
+int config_parse_size(const char *name, const char *text, u64 *bytes)
+{
+	const struct config_option option = { .name = name };
+	const struct config_parser parser = { .option = &option, .bare = true };
+
+	return config_size(&parser, text, bytes);
+}
+
+int config_parse_count(const char *name, const char *text, u64 min, u64 max, u64 *number)
+{
+	const struct config_option option = { .name = name };
+	const struct config_parser parser = { .option = &option, .bare = true };
+
+	return config_number(&parser, NULL, text, min, max, number);
+}
+
 void config_free(struct config *config)
 {
 	free(config->kernel);
@@ -387,6 +429,7 @@ void config_free(struct config *config)
 	free(config->cmdline);
 	free(config->serial);
 	free(config->stats);
+	free(config->control);
 	for (u32 i = 0; i < config->disk_count; i++)
 		free(config->disks[i].path);
 	for (u32 i = 0; i < config->net_count; i++)

@@ -58,9 +58,21 @@ struct config_net {
 };
 
 /* What is done about a driver that breaks a rule of virtio. */
-enum config_strict { CONFIG_STRICT_OFF, CONFIG_STRICT_WARN, CONFIG_STRICT_FAIL, CONFIG_STRICT_LIST };
+enum config_strict {
+	CONFIG_STRICT_OFF,
+	CONFIG_STRICT_WARN,
+	CONFIG_STRICT_FAIL,
+	CONFIG_STRICT_LIST
+};
 
-enum config_action { CONFIG_RUN, CONFIG_CHECK, CONFIG_HELP, CONFIG_VERSION, CONFIG_MAN, CONFIG_RULES };
+enum config_action {
+	CONFIG_RUN,
+	CONFIG_CHECK,
+	CONFIG_HELP,
+	CONFIG_VERSION,
+	CONFIG_MAN,
+	CONFIG_RULES
+};
 
 struct config {
 	enum config_action action;
@@ -88,6 +100,7 @@ struct config {
 	char *stats;	   /* a file's path, "-" for stderr, NULL: none */
 	bool boot_timing;
 	enum config_strict strict; /* CONFIG_STRICT_LIST is an action */
+	char *control;		   /* the control socket's path, NULL: none */
 };
 
 /*
@@ -99,6 +112,16 @@ struct config {
  * is a kernel; with the other actions only `action` counts. Main thread.
  */
 int config_parse(struct config *config, int argc, char **argv);
+/*
+ * One device for a machine that runs, "disk" or "net" with the value that the option of this name
+ * would have: *config has this device and nothing else, to be freed by config_free() and free().
+ * One log line and -EINVAL, or -ENOMEM. Main thread.
+ */
+int config_parse_device(struct config **config, const char *option, const char *value);
+/* A size or a number as options have them, for the word `name` of `vmm ctl`: in bytes; from min to
+ * max. One log line and -EINVAL. */
+int config_parse_size(const char *name, const char *text, u64 *bytes);
+int config_parse_count(const char *name, const char *text, u64 min, u64 max, u64 *number);
 void config_free(struct config *config);
 
 /* --help (fits an 80x24 screen), --version, and the man page's roff, to stdout. Logs, 0 or -errno.

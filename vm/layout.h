@@ -29,6 +29,7 @@
 #define LAYOUT_PORT_ACPI	0x600 /* sleep control, sleep status, reset, (reserved) */
 #define LAYOUT_PORT_ACPI_RESET	0x602 /* write 1 */
 #define LAYOUT_PORT_GED		0x604 /* u32: which events happened; reading clears */
+#define LAYOUT_PORT_HOTPLUG	0x610 /* four u32: see pci/hotplug.c */
 #define LAYOUT_PORT_PCI_ADDRESS 0xcf8
 #define LAYOUT_PORT_PCI_DATA	0xcfc
 #define LAYOUT_PORT_PCI_START	0x1000 /* I/O BARs */
@@ -44,5 +45,6 @@
 
 /* Events of the generic event device, bits of LAYOUT_PORT_GED. */
 #define LAYOUT_GED_POWER_BUTTON BIT(0)
+#define LAYOUT_GED_HOTPLUG	BIT(1) /* a PCI slot has something to tell */
 
 #endif

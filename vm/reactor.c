@@ -265,7 +265,7 @@ void reactor_event_detach(struct reactor_event *event)
 {
 	struct event_call call = { .event = event };
 
-	if (!event->wait)
+	if (!event->wait || !event->wait->reactor->reactors->started)
 		return;
 	sem_init(&call.gone, 0, 0);
 	reactor_call(event->wait->reactor, event_remove_run, &call);

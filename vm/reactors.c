@@ -117,7 +117,7 @@ static void nothing_run(void *arg)
 
 void reactors_settle(struct reactors *reactors)
 {
-	for (u32 n = 0; n < SETTLE_SWEEPS; n++)
+	for (u32 n = 0; n < SETTLE_SWEEPS && reactors->started; n++)
 		for (u32 i = 0; i < reactors->count; i++)
 			reactor_call(&reactors->list[i], nothing_run, NULL);
 }

@@ -23,7 +23,8 @@ static u8 sum(const u8 *bytes, u32 size)
 static char folder[] = "/tmp/vmm-acpi-XXXXXX";
 
 /* Checks a table's length and checksum and leaves it as a file for iasl. */
-static const u8 *take_table(const struct memory *memory, u64 address, const char *signature)
+static const u8 *take_table(const struct memory *memory, u64 address, const char *signature,
+			    const char *name)
 {
 	const u8 *table = memory_at(memory, address, 36);
 	char path[128];
@@ -36,7 +37,7 @@ static const u8 *take_table(const struct memory *memory, u64 address, const char
 	assert_non_null(memory_at(memory, address, size));
 	assert_true(address >= ADDRESS && address + size <= ADDRESS + ROOM);
 	assert_int_equal(sum(table, size), 0);
-	snprintf(path, sizeof(path), "%s/%s.aml", folder, signature);
+	snprintf(path, sizeof(path), "%s/%s.aml", folder, name);
 	f = fopen(path, "w");
 	assert_non_null(f);
 	assert_int_equal(fwrite(table, 1, size, f), size);
@@ -45,19 +46,21 @@ static const u8 *take_table(const struct memory *memory, u64 address, const char
 }
 
 /* iasl must take it apart, and put code together again, without finding anything to say. */
-static void take_apart(const char *signature)
+static void take_apart(const char *name, bool hotplug)
 {
 	char command[512], line[256];
 	FILE *out;
 
-	if (!strcmp(signature, "DSDT"))
+	if (!strcmp(name, "DSDT") || !strcmp(name, "SSDT2"))
 		snprintf(command, sizeof(command),
-			 "cd %s && iasl -e SSDT.aml -d DSDT.aml 2>&1 && iasl -ve -p again DSDT.dsl "
-			 "2>&1",
-			 folder);
+			 "cd %s && iasl -e %s -d %s.aml 2>&1 && iasl -ve -p again %s.dsl 2>&1",
+			 folder,
+			 *name == 'S' ? "DSDT.aml -e SSDT.aml"
+			 : hotplug    ? "SSDT.aml -e SSDT2.aml"
+				      : "SSDT.aml",
+			 name, name);
 	else
-		snprintf(command, sizeof(command), "cd %s && iasl -d %s.aml 2>&1", folder,
-			 signature);
+		snprintf(command, sizeof(command), "cd %s && iasl -d %s.aml 2>&1", folder, name);
 	out = popen(command, "r");
 	assert_non_null(out);
 	while (fgets(line, sizeof(line), out)) {
@@ -65,15 +68,19 @@ static void take_apart(const char *signature)
 			continue;
 		if (strstr(line, "rror") || strstr(line, "arning") || strstr(line, "emark") ||
 		    strstr(line, "nvalid") || strstr(line, "nknown"))
-			fail_msg("iasl on %s: %s", signature, line);
+			fail_msg("iasl on %s: %s", name, line);
 	}
 	assert_int_equal(pclose(out), 0);
 }
 
-static void check_machine(u32 cpus, u64 size)
+static void check_machine(u32 cpus, u64 size, bool hotplug)
 {
-	const struct acpi_config config = { cpus, ALIGN_UP(GIB(4) + size, GIB(1)), GIB(32) };
-	static const char *const expected[] = { "FACP", "APIC", "MCFG", "SSDT" };
+	const struct acpi_config config = { cpus, ALIGN_UP(GIB(4) + size, GIB(1)), GIB(32),
+					    hotplug };
+	/* the last is there with hot-plug slots only */
+	static const char *const expected[] = { "FACP", "APIC", "MCFG", "SSDT", "SSDT" };
+	static const char *const files[] = { "FACP", "APIC", "MCFG", "SSDT", "SSDT2" };
+	u32 count = ARRAY_SIZE(expected) - !hotplug;
 	struct memory memory;
 	const u8 *rsdp, *xsdt, *fadt = NULL, *madt = NULL;
 	u64 address, used;
@@ -86,25 +93,26 @@ static void check_machine(u32 cpus, u64 size)
 	assert_memory_equal(rsdp, "RSD PTR ", 8);
 	assert_int_equal(sum(rsdp, 20), 0);
 	assert_int_equal(sum(rsdp, 36), 0);
-	xsdt = take_table(&memory, le64_load(rsdp + 24), "XSDT");
-	assert_int_equal(le32_load(xsdt + 4), 36 + 8 * ARRAY_SIZE(expected));
-	for (u32 i = 0; i < ARRAY_SIZE(expected); i++) {
-		const u8 *t = take_table(&memory, le64_load(xsdt + 36 + i * 8), expected[i]);
+	xsdt = take_table(&memory, le64_load(rsdp + 24), "XSDT", "XSDT");
+	assert_int_equal(le32_load(xsdt + 4), 36 + 8 * count);
+	for (u32 i = 0; i < count; i++) {
+		const u8 *t =
+			take_table(&memory, le64_load(xsdt + 36 + i * 8), expected[i], files[i]);
 
 		if (i == 0)
 			fadt = t;
 		if (i == 1)
 			madt = t;
 	}
-	take_table(&memory, le64_load(fadt + 140), "DSDT");
+	take_table(&memory, le64_load(fadt + 140), "DSDT", "DSDT");
 	/* one local APIC a vCPU, dense ids */
 	for (u32 i = 0; i < cpus; i++) {
 		assert_int_equal(madt[44 + i * 8], 0);
 		assert_int_equal(madt[44 + i * 8 + 3], i);
 	}
-	for (u32 i = 0; i < ARRAY_SIZE(expected); i++)
-		take_apart(expected[i]);
-	take_apart("DSDT");
+	for (u32 i = 0; i < count; i++)
+		take_apart(files[i], hotplug);
+	take_apart("DSDT", hotplug);
 	memory_destroy(&memory);
 }
 
@@ -119,14 +127,14 @@ static void every_table_disassembles(void **state)
 	}
 	assert_non_null(mkdtemp(folder));
 	for (u32 i = 0; i < ARRAY_SIZE(cpus); i++) {
-		check_machine(cpus[i], MIB(128));
-		check_machine(cpus[i], GIB(6));
+		check_machine(cpus[i], MIB(128), i % 2);
+		check_machine(cpus[i], GIB(6), true);
 	}
 }
 
 static void too_little_room_is_refused(void **state)
 {
-	const struct acpi_config config = { 254, GIB(4), GIB(32) };
+	const struct acpi_config config = { 254, GIB(4), GIB(32), true };
 	struct memory memory;
 	u64 used;
 

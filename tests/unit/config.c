@@ -435,7 +435,7 @@ static const char *const told[] = { "kernel",  "initrd",  "cmdline",   "cpus",	 
 				    "disk",    "net",	  "serial",    "rng",	      "iothreads",
 				    "timeout", "grace",	  "no-reboot", "no-sandbox",  "config",
 				    "help",    "version", "stats",     "boot-timing", "pin",
-				    "strict" };
+				    "strict",  "control" };
 static const char *const statuses[] = {
 	"0", "1", "2", "3", "4", "120", "123", "124", "125", "128+N"
 };

@@ -1,0 +1,290 @@
+/*
+ * What the control socket's commands do. Each unpacks its request strictly, does its work, and has
+ * its answer's members written; what it logs when it fails is the answer's "error". Main thread.
+ */
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "machine/control.h"
+#include "machine/hotplug.h"
+#include "machine/learned.h"
+#include "virtio/stats.h"
+#include "vm/log.h"
+
+#define NS	       1000000000ull
+#define REMOVE_SECONDS 10 /* that the guest has unless the request says otherwise */
+#define ERROR_BYTES    1024
+#define MAX_ID	       32
+
+struct command {
+	const struct control_request *request;
+	struct machine *m;
+	json_t *json;
+	struct json *answer;
+	bool later;
+};
+
+/* The request's members, all of them: as json_unpack_ex() has it. Logs, -EINVAL. */
+#define UNPACK(command, ...)                                                                      \
+	({                                                                                        \
+		json_error_t unpack_error;                                                        \
+		int unpacked =                                                                    \
+			json_unpack_ex((command)->json, &unpack_error, JSON_STRICT, __VA_ARGS__); \
+		if (unpacked)                                                                     \
+			log_line("the request: %s; see docs/control.md", unpack_error.text);      \
+		unpacked ? -EINVAL : 0;                                                           \
+	})
+
+static int do_add(struct command *c)
+{
+	const char *name, *disk = NULL, *net = NULL, *id = NULL;
+	json_t *learned = NULL;
+	struct disk learned_disk = { 0 };
+	struct tap learned_tap = { 0 };
+	struct hotplug_addition a = { 0 };
+	int error = UNPACK(c, "{s:s, s?s, s?s, s?o}", "command", &name, "disk", &disk, "net", &net,
+			   "learned", &learned);
+
+	if (error)
+		return error;
+	if (!disk == !net) {
+		log_line("add: one disk or one net is what can be added at a time");
+		return -EINVAL;
+	}
+	a.option = disk ? "disk" : "net";
+	a.value = disk ? disk : net;
+	if (disk && learned && learned_unpack_disk(learned, &learned_disk))
+		a.disk = &learned_disk;
+	if (net && learned && learned_unpack_tap(learned, &learned_tap))
+		a.tap = &learned_tap;
+	a.fds = c->request->fds;
+	a.fd_count = c->request->fd_count;
+	error = hotplug_add(c->m->hotplug, &a, &id);
+	/* taken or closed */
+	for (u32 i = 0; i < c->request->fd_count; i++)
+		c->request->fds[i] = -1;
+	if (!error)
+		json_text(c->answer, "id", id);
+	return error;
+}
+
+static void removed(void *arg, const char *id, const char *error)
+{
+	struct json json = { .line = "" };
+
+	json_begin_object(&json, NULL);
+	json_text(&json, error ? "error" : "id", error ? error : id);
+	control_answer(arg, &json);
+}
+
+static int do_remove(struct command *c)
+{
+	struct hotplug_removal r = { .told = removed, .arg = c->request->client };
+	const char *name, *id;
+	int force = false, error;
+	json_int_t seconds = REMOVE_SECONDS;
+
+	error = UNPACK(c, "{s:s, s:s, s?b, s?I}", "command", &name, "id", &id, "force", &force,
+		       "timeout", &seconds);
+	if (error)
+		return error;
+	if (seconds < 0 || seconds > CONFIG_MAX_SECONDS) {
+		log_line("remove: a timeout of %lld: give 0 to %u seconds", (long long)seconds,
+			 CONFIG_MAX_SECONDS);
+		return -EINVAL;
+	}
+	r.force = force;
+	r.patience = (u64)seconds * NS;
+	error = hotplug_remove(c->m->hotplug, id, &r);
+	c->later = !error;
+	return error;
+}
+
+static int do_resize(struct command *c)
+{
+	const char *name, *id;
+	json_int_t size = 0;
+	int shrink = false, error;
+
+	error = UNPACK(c, "{s:s, s:s, s?I, s?b}", "command", &name, "id", &id, "size", &size,
+		       "shrink", &shrink);
+	if (error)
+		return error;
+	if (size < 0) {
+		log_line("resize: a negative size; give bytes");
+		return -EINVAL;
+	}
+	error = hotplug_resize(c->m->hotplug, id, (u64)size, shrink);
+	if (!error) {
+		json_text(c->answer, "id", id);
+		json_number(c->answer, "size",
+			    hotplug_find(c->m->hotplug, id)->disk.sectors * DISK_SECTOR);
+	}
+	return error;
+}
+
+static void put_device(struct command *c, struct machine_device *d)
+{
+	struct virtio_device *device = d->device;
+	struct json *answer = c->answer;
+	char address[16];
+	bool legacy;
+	u64 features;
+	u32 generation;
+	u8 status;
+
+	pthread_mutex_lock(&device->lock);
+	status = device->status;
+	legacy = device->legacy;
+	features = device->features;
+	generation = device->config_generation;
+	pthread_mutex_unlock(&device->lock);
+	json_begin_object(answer, NULL);
+	json_text(answer, "id", d->id);
+	json_text(answer, "type", device->ops->name);
+	if (d->function) {
+		snprintf(address, sizeof(address), "00:%02x.0", virtio_pci_slot(d->function));
+		json_text(answer, "address", address);
+	}
+	if (d->kind == MACHINE_DISK) {
+		json_text(answer, "source", d->disk.path);
+		json_number(answer, "size", d->disk.sectors * DISK_SECTOR);
+		json_bool(answer, "readonly", d->disk.readonly);
+	} else if (d->kind == MACHINE_NET) {
+		json_text(answer, "source", d->tap.name);
+	}
+	json_text(answer, "state",
+		  hotplug_vanished(c->m->hotplug, d)	 ? "gone"
+		  : d->removal.asked			 ? "leaving"
+		  : status & VIRTIO_CONFIG_S_NEEDS_RESET ? "broken"
+		  : status & VIRTIO_CONFIG_S_DRIVER_OK	 ? "driven"
+							 : "idle");
+	json_text(answer, "layout",
+		  status & VIRTIO_CONFIG_S_DRIVER ? legacy ? "legacy" : "modern" : NULL);
+	json_hex(answer, "features", features);
+	json_hex(answer, "status", status);
+	json_number(answer, "queues", device->queue_count);
+	json_number(answer, "generation", generation);
+	json_end(answer);
+}
+
+static int do_list(struct command *c)
+{
+	const char *name;
+	int error = UNPACK(c, "{s:s}", "command", &name);
+
+	if (error)
+		return error;
+	json_begin_array(c->answer, "devices");
+	for (u32 i = 0; i < c->m->device_count; i++)
+		put_device(c, c->m->devices[i]);
+	json_end(c->answer);
+	return 0;
+}
+
+static int do_stats(struct command *c)
+{
+	const char *name;
+	int error = UNPACK(c, "{s:s}", "command", &name);
+
+	if (!error)
+		machine_put_stats(c->m, c->answer);
+	return error;
+}
+
+static int do_power(struct command *c)
+{
+	const char *name;
+	int error = UNPACK(c, "{s:s}", "command", &name);
+
+	if (!error)
+		acpi_pm_event(c->m->pm, LAYOUT_GED_POWER_BUTTON);
+	return error;
+}
+
+static int do_quit(struct command *c)
+{
+	const char *name;
+	int error = UNPACK(c, "{s:s}", "command", &name);
+
+	if (!error)
+		end_request(&c->m->end, END_QUIT, 0);
+	return error;
+}
+
+static int do_announce(struct command *c)
+{
+	const char *name, *id;
+	struct machine_device *d;
+	int error = UNPACK(c, "{s:s, s:s}", "command", &name, "id", &id);
+
+	if (error)
+		return error;
+	d = hotplug_find(c->m->hotplug, id);
+	if (!d)
+		return -ENOENT;
+	if (d->kind != MACHINE_NET) {
+		log_line("%s: is no network interface, so it has nobody to announce", d->id);
+		return -EINVAL;
+	}
+	if (!virtio_net_announce(d->net)) {
+		log_line("%s: its driver does not run, or cannot announce; it needs "
+			 "VIRTIO_NET_F_GUEST_ANNOUNCE",
+			 d->id);
+		return -EOPNOTSUPP;
+	}
+	json_text(c->answer, "id", d->id);
+	return 0;
+}
+
+static const struct {
+	const char *name;
+	int (*run)(struct command *c);
+} commands[] = {
+	{ "add", do_add },   { "remove", do_remove },	  { "resize", do_resize },
+	{ "list", do_list }, { "stats", do_stats },	  { "power", do_power },
+	{ "quit", do_quit }, { "announce", do_announce },
+};
+
+static int run(struct command *c)
+{
+	const char *name = json_string_value(json_object_get(c->json, "command"));
+
+	if (!name) {
+		log_line("the request: an object with a \"command\" is wanted; see "
+			 "docs/control.md");
+		return -EINVAL;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+		if (!strcmp(commands[i].name, name))
+			return commands[i].run(c);
+	log_line("%.40s: there is no such command; there are add, remove, resize, list, stats, "
+		 "power, quit, announce",
+		 name);
+	return -EINVAL;
+}
+
+bool command_run(const struct control_request *request, struct json *answer)
+{
+	struct command c = { .request = request, .m = request->m, .answer = answer };
+	char said[ERROR_BYTES];
+	json_error_t syntax;
+	int error = -EINVAL;
+
+	log_capture(said, sizeof(said));
+	c.json = json_loadb(request->text, request->length, JSON_REJECT_DUPLICATES, &syntax);
+	if (c.json)
+		error = run(&c);
+	else
+		log_line("the request: no JSON: %s, at byte %d; see docs/control.md", syntax.text,
+			 syntax.position);
+	log_capture(NULL, 0);
+	json_decref(c.json);
+	if (error)
+		json_text(answer, "error", *said ? said : strerror(-error));
+	else if (*said) /* it went well, and there is something to know */
+		log_line("%s", said);
+	return !c.later;
+}
