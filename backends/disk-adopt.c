@@ -113,6 +113,7 @@ int disk_adopt(struct disk *disk, const struct disk_config *config, int fd,
 	disk->readonly = config->readonly;
 	disk->direct = config->direct;
 	disk->block_device = S_ISBLK(st.st_mode);
+	disk->iopoll = config->iopoll && learned->iopoll;
 	disk->logical_block = learned->logical_block;
 	disk->physical_block = learned->physical_block;
 	disk->minimum_io = learned->minimum_io;

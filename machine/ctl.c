@@ -52,7 +52,8 @@ static int open_disk(struct call *call)
 	const struct config_disk *config = &call->config->disks[0];
 	const struct disk_config c = { .path = config->path,
 				       .readonly = config->readonly,
-				       .direct = config->direct };
+				       .direct = config->direct,
+				       .iopoll = config->iopoll };
 
 	if (disk_open(&call->disk, &c))
 		return STATUS_HOST_ERROR;
@@ -82,7 +83,7 @@ static int add(struct call *call)
 		return usage("add takes a kind and its value");
 	kind = call->words[0];
 	value = call->words[1];
-	if (config_parse_device(&call->config, kind, value))
+	if (config_parse_device(&call->config, NULL, kind, value))
 		return STATUS_USAGE;
 	status = put(call, kind, json_string(value));
 	if (status)

@@ -56,7 +56,8 @@ static int adopt_disk(struct machine_device *d, const struct hotplug_addition *a
 	const struct config_disk *config = &d->own->disks[0];
 	const struct disk_config c = { .path = config->path,
 				       .readonly = config->readonly,
-				       .direct = config->direct };
+				       .direct = config->direct,
+				       .iopoll = config->iopoll };
 
 	d->disk_config = config;
 	if (a->fd_count != 1 || !a->disk) {
@@ -113,7 +114,7 @@ int hotplug_add(struct hotplug *h, const struct hotplug_addition *a, const char 
 	struct machine_device *d;
 	struct config *own;
 	bool disk;
-	int error = config_parse_device(&own, a->option, a->value);
+	int error = config_parse_device(&own, m->config, a->option, a->value);
 
 	if (error) {
 		close_all(a->fds, a->fd_count);

@@ -26,6 +26,7 @@ static const struct member disk_members[] = {
 	MEMBER(disk, SWITCH, can_discard),
 	MEMBER(disk, SWITCH, can_zero),
 	MEMBER(disk, TEXT, identity),
+	MEMBER(disk, SWITCH, iopoll),
 };
 
 static const struct member tap_members[] = {

@@ -380,7 +380,8 @@ out:
 	return err;
 }
 
-int config_parse_device(struct config **result, const char *option, const char *value)
+int config_parse_device(struct config **result, const struct config *machine, const char *option,
+			const char *value)
 {
 	struct config_parser parser = { .option = find_option(option, strlen(option)),
 					.bare = true };
@@ -397,6 +398,10 @@ int config_parse_device(struct config **result, const char *option, const char *
 	if (!parser.config)
 		return config_no_memory();
 	err = parser.option->set(&parser, value);
+	if (!err && machine) {
+		parser.config->iothreads = machine->iothreads;
+		err = config_check_threads(parser.config);
+	}
 	if (err) {
 		config_free(parser.config);
 		free(parser.config);

@@ -115,9 +115,11 @@ int config_parse(struct config *config, int argc, char **argv);
 /*
  * One device for a machine that runs, "disk" or "net" with the value that the option of this name
  * would have: *config has this device and nothing else, to be freed by config_free() and free().
- * One log line and -EINVAL, or -ENOMEM. Main thread.
+ * machine is what the machine was given; NULL where that is not known. One log line and -EINVAL, or
+ * -ENOMEM. Main thread.
  */
-int config_parse_device(struct config **config, const char *option, const char *value);
+int config_parse_device(struct config **config, const struct config *machine, const char *option,
+			const char *value);
 /* A size or a number as options have them, for the word `name` of `vmm ctl`: in bytes; from min to
  * max. One log line and -EINVAL. */
 int config_parse_size(const char *name, const char *text, u64 *bytes);
