@@ -27,6 +27,8 @@ LDFLAGS	 += -Wl,-z,relro,-z,now -Wl,--as-needed
 ASAN	 := -O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 TSAN	 := -O1 -g1 -fsanitize=thread -fno-omit-frame-pointer
 
+# What vmm loads when it unpacks a kernel, and its tests pack with.
+PACKERS	 := -lz -llzma -lzstd -llz4
 ROOMS	:= vm pci virtio backends firmware machine
 SOURCES := $(filter-out vm/sandbox-generate.c,$(sort $(foreach room,$(ROOMS),$(wildcard $(room)/*.c))))
 UNITS	:= $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/*.c))
@@ -101,11 +103,11 @@ build/tsan/libvmm.a: $(TSAN_OBJECTS)
 
 build/asan/tests/unit/%: build/asan/tests/unit/%.o build/asan/libvmm.a
 	@echo '  LD    $@'
-	$(Q)$(CC) $(ASAN) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+	$(Q)$(CC) $(ASAN) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka $(PACKERS)
 
 build/tsan/tests/unit/%: build/tsan/tests/unit/%.o build/tsan/libvmm.a
 	@echo '  LD    $@'
-	$(Q)$(CC) $(TSAN) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+	$(Q)$(CC) $(TSAN) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka $(PACKERS)
 
 # Every test; check-fast leaves out the guests. Each installs what it needs first and says why.
 check: deps-check

@@ -11,6 +11,7 @@
 #include <unistd.h>
 #include "firmware/acpi.h"
 #include "firmware/boot.h"
+#include "firmware/kernel-cache.h"
 #include "firmware/loader.h"
 #include "firmware/smbios.h"
 #include "vm/log.h"
@@ -31,6 +32,7 @@ struct boot {
 	char *kernel_path, *initrd_path, *cmdline;
 	int kernel, initrd; /* initrd -1: none */
 	enum kernel_format format;
+	bool unpacked; /* the kernel is a file of our own, which does not change */
 	u64 kernel_size, initrd_size;
 };
 
@@ -89,6 +91,31 @@ static int load_kernel(struct boot *boot, struct memory *memory, struct kernel_i
 							 boot->kernel_size, memory, image);
 }
 
+/* The ELF kernel inside takes the bzImage's place, for restarts too. */
+static int open_inside(struct boot *boot, struct kernel_image *image)
+{
+	u64 size;
+	int fd;
+
+	log_line("--kernel-decompress: the kernel's own unpacking is skipped, and with it KASLR");
+	if (!image->payload_length) {
+		log_line("%s: --kernel-decompress: the kernel does not tell where it is packed; "
+			 "start without",
+			 boot->kernel_path);
+		return -ENOEXEC;
+	}
+	fd = kernel_unpack(boot->kernel, boot->kernel_path, image->payload, image->payload_length,
+			   &size);
+	if (fd < 0)
+		return fd;
+	close(boot->kernel);
+	boot->kernel = fd;
+	boot->kernel_size = size;
+	boot->format = KERNEL_ELF;
+	boot->unpacked = true;
+	return load_kernel(boot, NULL, image);
+}
+
 int boot_open(struct boot **result, const struct boot_config *config)
 {
 	struct boot *boot = calloc(1, sizeof(*boot));
@@ -110,6 +137,8 @@ int boot_open(struct boot **result, const struct boot_config *config)
 	ret = kernel_recognise(boot->kernel, boot->kernel_path, &boot->format);
 	if (!ret)
 		ret = load_kernel(boot, NULL, &image);
+	if (!ret && config->decompress && boot->format == KERNEL_BZIMAGE)
+		ret = open_inside(boot, &image);
 	if (ret)
 		goto fail;
 	if (strlen(boot->cmdline) > image.cmdline_max ||
@@ -316,7 +345,7 @@ int boot_load(struct boot *boot, struct memory *memory, struct vcpu_entry *entry
 	int ret;
 
 	/* The files may have been replaced in place since the last load: sizes are read anew. */
-	if (!fstat(boot->kernel, &st))
+	if (!boot->unpacked && !fstat(boot->kernel, &st))
 		boot->kernel_size = (u64)st.st_size;
 	if (boot->initrd >= 0 && !fstat(boot->initrd, &st))
 		boot->initrd_size = (u64)st.st_size;

@@ -18,6 +18,7 @@ struct boot_config {
 	u64 window64_start, window64_size; /* for _CRS */
 	bool hotplug;			   /* PCI slots are hot-plug slots */
 	u8 physical_bits;
+	bool decompress; /* a bzImage is unpacked here and booted as the ELF it carries */
 };
 
 /* Opens and checks kernel and initrd: bzImage (protocol 2.12 on, XLF_KERNEL_64) or ELF64 (PVH note,

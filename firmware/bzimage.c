@@ -96,6 +96,9 @@ int bzimage_load(int fd, const char *path, u64 file_size, struct memory *memory,
 	size = file_size - payload;
 	needed = size > h.init_size ? size : h.init_size;
 	image->cmdline_max = h.cmdline_size ? h.cmdline_size : CMDLINE_MINIMUM;
+	/* boot.rst, payload_offset: from the start of the protected-mode code */
+	image->payload = payload + h.payload_offset;
+	image->payload_length = h.payload_length;
 	image->initrd_max = h.initrd_addr_max ? h.initrd_addr_max : 0x37ffffff;
 	if (!memory)
 		return 0;

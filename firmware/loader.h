@@ -33,6 +33,7 @@ struct kernel_image {
 	u64 cmdline_max; /* longest command line, without its NUL */
 	u8 setup_header[128]; /* bzImage: bytes of the file from 0x1f1 on */
 	u32 setup_header_size;
+	u64 payload, payload_length; /* bzImage: the compressed kernel in the file; 0: not told */
 };
 
 /* Reads exactly size bytes at offset into a buffer: 0, -errno, or -ENODATA when the file ends

@@ -49,6 +49,7 @@ static int open_kernel(struct machine *m)
 		.threads = config->threads,
 		.physical_bits = m->kvm.physical_bits,
 		.hotplug = config->control != NULL,
+		.decompress = config->kernel_decompress,
 	};
 	char *line = command_line(config);
 	int ret;

@@ -221,6 +221,11 @@ static int set_stats(struct config_parser *parser, const char *value)
 	return config_set_string(&parser->config->stats, value);
 }
 
+static int set_kernel_decompress(struct config_parser *parser, const char *value)
+{
+	return config_bool(parser, NULL, value, &parser->config->kernel_decompress);
+}
+
 static int set_boot_timing(struct config_parser *parser, const char *value)
 {
 	return config_bool(parser, NULL, value, &parser->config->boot_timing);
@@ -254,10 +259,18 @@ static const struct config_suboption mem_suboptions[] = {
 };
 
 const struct config_option config_options[] = {
-	{ "kernel", "FILE", "bzImage or ELF vmlinux to boot", .set = set_kernel,
+	{ "kernel", "FILE", "bzImage or ELF to boot", .set = set_kernel,
 	  .man = "The Linux kernel to boot: a bzImage (boot protocol 2.12 or newer, 64-bit) or an "
 		 "ELF "
 		 "vmlinux. Needed." },
+	{ "kernel-decompress", NULL, "by the host", .beside = true,
+	  .set = set_kernel_decompress,
+	  .man = "Unpack a bzImage on the host and boot the ELF kernel inside, which is quicker "
+		 "than to let the guest do it; off by default, because the kernel's own unpacking "
+		 "is what randomizes its address (KASLR). gzip, xz, zstd and lz4, each by its "
+		 "library if that is installed. Unpacked kernels are kept in $XDG_CACHE_HOME/vmm, "
+		 "or ~/.cache/vmm, up to 512 MiB of them; the folder may be deleted at any "
+		 "time." },
 	{ "initrd", "FILE", "initial RAM disk", .set = set_initrd,
 	  .man = "The initial RAM disk, as it is handed to the kernel." },
 	{ "pin", "vcpus=0-3,io=4", "threads on CPUs", .set = config_set_pin,

@@ -77,6 +77,7 @@ enum config_action {
 struct config {
 	enum config_action action;
 	char *kernel, *initrd, *cmdline; /* NULL: not given */
+	bool kernel_decompress;
 	u32 cpus;			 /* default 1 */
 	u32 sockets, cores, threads; /* --cpus N[,sockets=][,cores=][,threads=]; product == cpus */
 	u64 memory;		     /* bytes, default 512 MiB */
