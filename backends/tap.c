@@ -1,7 +1,7 @@
 /*
  * Attaches to a tap interface (Linux, Documentation/networking/tuntap.rst) and finds out what it
  * can: queues, offloads, MTU, whether it is up. Main thread, before the sandbox closes, but for the
- * two functions that follow the driver's wishes.
+ * functions at the end, which follow the driver's wishes.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -18,6 +18,7 @@
 #include "backends/tap.h"
 
 #define TUN_DEVICE   "/dev/net/tun"
+#define DRAIN_MOST   4096 /* frames: queues hold 1000 by default; more may keep coming */
 #define WAIT_STEPS   50
 #define WAIT_STEP_NS 20000000
 
@@ -378,6 +379,23 @@ int tap_set_offload(struct tap *tap, u32 tun_f, u32 header)
 	    ioctl(tap->fds[0], TUNSETOFFLOAD, (unsigned long)tun_f) < 0)
 		return -errno;
 	return 0;
+}
+
+void tap_drain(const struct tap *tap)
+{
+	char head[64]; /* the tap cuts off what has no room */
+
+	for (u16 i = 0; i < tap->queues; i++)
+		for (u32 n = 0; n < DRAIN_MOST; n++)
+			if (read(tap->fds[i], head, sizeof(head)) < 0)
+				break;
+}
+
+int tap_gone(const struct tap *tap)
+{
+	struct ifreq request;
+
+	return ioctl(tap->fds[0], TUNGETIFF, &request) < 0 ? -errno : 0;
 }
 
 int tap_enable_queue(struct tap *tap, u16 queue, bool on)

@@ -61,6 +61,10 @@ void tap_probe_offloads(struct tap *tap);
 /* TUNSETOFFLOAD with TUN_F_* bits for all queues, header of `header` bytes (10 or 12). 0 or -errno.
  * Any thread; allowed in the sandbox. */
 int tap_set_offload(struct tap *tap, u32 tun_f, u32 header);
+/* Drops what waits in its queues. Any thread; allowed in the sandbox. */
+void tap_drain(const struct tap *tap);
+/* -errno if the interface has been deleted, else 0. Any thread; allowed in the sandbox. */
+int tap_gone(const struct tap *tap);
 /* Attaches or detaches queue n (IFF_ATTACH_QUEUE): what a detached one held is dropped, and no
  * frame comes to it; frames can still be written to it. Only where multi_queue. 0 or -errno. Any
  * thread; allowed in the sandbox. */

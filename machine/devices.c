@@ -30,7 +30,8 @@ static u16 net_queues(const struct config_net *net)
 	return net->queues ? net->queues : 1;
 }
 
-/* Every descriptor that a reactor may name: doorbells, vectors, the line, disk or tap queues. */
+/* Every descriptor that a reactor may name: doorbells, vectors, the line, disk or tap queues; what
+ * vhost-net rings, and doorbells that it gives back while the ring still closes them. */
 static u32 count_files(const struct config *config)
 {
 	u32 files = 64 + virtio_pci_files(1, &config->rng_function);
@@ -47,6 +48,7 @@ static u32 count_files(const struct config *config)
 		u16 queues = (u16)(2 * pairs + 1);
 
 		files += queues + pairs + virtio_pci_files(queues, &n->function) + 8;
+		files += n->vhost ? queues + 2u : 0;
 	}
 	return files;
 }
@@ -120,6 +122,7 @@ static int open_disk(struct machine *m, const struct config_disk *config)
 static int open_net(struct machine *m, const struct config_net *config)
 {
 	const struct tap_config c = { .name = config->tap, .queues = net_queues(config) };
+	const struct vhost_config v = { .name = config->tap, .pairs = c.queues };
 	struct machine_device *d = machine_device_new(m, MACHINE_NET);
 	int ret;
 
@@ -128,6 +131,8 @@ static int open_net(struct machine *m, const struct config_net *config)
 	d->net_config = config;
 	ret = tap_open(&d->tap, &c);
 	d->open = !ret;
+	if (d->open && config->vhost)
+		vhost_open(&d->vhost, &v); /* without it, said why, things go on */
 	return ret;
 }
 
@@ -190,6 +195,8 @@ static int make_net(struct machine *m, struct machine_device *d)
 		.reactors = m->reactors,
 		.name = d->id,
 		.tap = &d->tap,
+		.vhost = config->vhost ? &d->vhost : NULL,
+		.vhost_poll_us = m->config->poll_given ? m->config->poll_us : 0,
 		.queue_size = config->function.queue_size,
 		.first_reactor = place_of(m, d, config->iothread),
 		.one_reactor = config->iothread >= 0,

@@ -274,6 +274,7 @@ void machine_let_go(struct machine *m)
 	for (u32 i = 0; i < m->device_count; i++) {
 		struct machine_device *d = m->devices[i];
 
+		vhost_close(&d->vhost);
 		if (d->open && d->kind == MACHINE_NET)
 			tap_close(&d->tap);
 		if (d->open && d->kind == MACHINE_DISK)

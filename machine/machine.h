@@ -8,6 +8,7 @@
 #include "backends/console.h"
 #include "backends/disk.h"
 #include "backends/tap.h"
+#include "backends/vhost.h"
 #include "firmware/boot.h"
 #include "virtio/blk.h"
 #include "virtio/net.h"
@@ -38,6 +39,7 @@ struct machine_device {
 	bool open; /* disk or tap */
 	struct disk disk;
 	struct tap tap;
+	struct vhost vhost; /* of a tap, if the user wants it and the host has it */
 	struct virtio_blk *blk;
 	struct virtio_net *net;
 	struct virtio_rng *rng;

@@ -236,6 +236,8 @@ void virtio_device_broken(struct virtio_device *device, const char *why)
 {
 	if (atomic_exchange(&device->broken, true))
 		return;
+	if (device->ops->gate)
+		device->ops->gate(device);
 	log_limited(&device->lines, 10, "%s: %s; it works again after a reset by the driver",
 		    device->name, why);
 	pthread_mutex_lock(&device->lock);
@@ -252,7 +254,11 @@ void virtio_device_bus_master(struct virtio_device *device, bool on)
 {
 	u16 i;
 
-	if (atomic_exchange(&device->bus_master, on) == on || !on)
+	if (atomic_exchange(&device->bus_master, on) == on)
+		return;
+	if (device->ops->gate)
+		device->ops->gate(device);
+	if (!on)
 		return;
 	for (i = 0; i < device->queue_count; i++)
 		virtio_queue_resume(&device->queues[i]);
@@ -348,7 +354,8 @@ int virtio_device_init(struct virtio_device *device, const struct virtio_device_
 	device->memory = config->memory;
 	device->reactors = config->reactors;
 	snprintf(device->name, sizeof(device->name), "%s", config->name);
-	device->offered = config->features | MODERN_FEATURES | LEGACY_FEATURES;
+	device->offered =
+		config->features | ((MODERN_FEATURES | LEGACY_FEATURES) & ~config->withheld);
 	device->bus_master = true;
 	device->intx_file = -1;
 	device->config_size = config->config_size;
@@ -384,6 +391,8 @@ void virtio_device_detach(struct virtio_device *device)
 
 	for (i = 0; i < device->queue_count; i++)
 		reactor_event_detach(&device->queues[i].doorbell);
+	if (device->ops && device->ops->detach)
+		device->ops->detach(device);
 	if (device->reactors)
 		reactors_settle(device->reactors);
 }

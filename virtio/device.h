@@ -51,6 +51,15 @@ struct virtio_device_ops {
 	/* [reactor] The queue shall stop: take no more, cancel what can be; the core waits until
 	 * in_flight is 0. NULL: only wait. */
 	void (*queue_stop)(struct virtio_queue *queue);
+	/* [any, lock held or not] What virtio_device_may_dma() says has changed. For types that
+	 * lend queues (virtio_queue_lend()): rings lent are left alone when this returns, or used
+	 * again.
+	 */
+	void (*gate)(struct virtio_device *device);
+	/* [any, lock] Where a queue's interrupts go has changed: virtio_queue.interrupt_fd. */
+	void (*interrupt_moved)(struct virtio_queue *queue);
+	/* [main] See virtio_device_detach(), for the type's own events. */
+	void (*detach)(struct virtio_device *device);
 	/* [vCPU or reactor, lock] All queues have stopped: forget everything the driver set. */
 	void (*reset)(struct virtio_device *device);
 	/* [reactor] The strict checker: a buffer was popped. What the driver got wrong in it is
@@ -112,7 +121,8 @@ struct virtio_queue {
 
 	/* set by the transport whenever vectors or the MSI-X enable bit change, read by the reactor
 	 */
-	_Atomic s32 interrupt; /* a reactor_file, or VIRTIO_INTERRUPT_* */
+	_Atomic s32 interrupt;	  /* a reactor_file, or VIRTIO_INTERRUPT_* */
+	_Atomic s32 interrupt_fd; /* its eventfd, or the same VIRTIO_INTERRUPT_* */
 
 	int doorbell_fd; /* eventfd: a write of 1 is an available buffer notification */
 
@@ -125,6 +135,7 @@ struct virtio_queue {
 	struct reactor_task serve, flush;
 	struct reactor_poller poller;
 	bool polled; /* served and left muted: the reactor busy-polls it */
+	bool lent;   /* virtio_queue_lend() */
 	struct virtio_queue_counts counts;
 	struct latency latency;
 	/* the device type's: buffers wait for what comes from outside, which is no latency of ours
@@ -196,6 +207,7 @@ struct virtio_device_config {
 	struct reactors *reactors;
 	u64 features;	 /* device-type bits (0..23, 50..63); the core adds VERSION_1, RING_* ,
 			    ANY_LAYOUT, NOTIFY_ON_EMPTY, RING_RESET */
+	u64 withheld;	 /* of the core's bits those that this device's host end lacks */
 	u32 config_size; /* bytes of device-specific configuration */
 	u16 queue_count;
 	u16 queue_size;		 /* max of each: power of two up to VQ_MAX_SIZE */
@@ -231,6 +243,16 @@ void virtio_queue_push(struct virtio_queue *queue, u16 head, u32 written);
 void virtio_queue_schedule(struct virtio_queue *queue);
 /* [reactor] True from queue_start to the stop's beginning. */
 bool virtio_queue_running(const struct virtio_queue *queue);
+/* [reactor] In queue_start: something else has the ring from now on, the kernel's vhost. The core
+ * touches ring and doorbell no more; it stops the queue as any other. */
+void virtio_queue_lend(struct virtio_queue *queue);
+/* [reactor] In queue_stop of a queue lent: the other has let go, and the doorbell is ours again. Of
+ * the kicks it holds `own` were not the driver's. */
+void virtio_queue_take_back(struct virtio_queue *queue, u64 own);
+/* [reactor] The driver is notified of used buffers, if it has set a vector or uses the line. */
+void virtio_queue_interrupt(struct virtio_queue *queue);
+/* [any] May rings be touched: bus mastering is on, and the driver has broken nothing. */
+bool virtio_device_may_dma(const struct virtio_device *device);
 /* [any] The driver broke a rule that cannot be repaired: one log line "<name>: <why>", NEEDS_RESET
  * and a config interrupt; queues take nothing more until reset. The lock may be held. */
 void virtio_device_broken(struct virtio_device *device, const char *why);
@@ -244,6 +266,9 @@ static inline bool virtio_has(const struct virtio_device *device, unsigned int b
 }
 
 /* ---- for transports; all with the lock held, on vCPU threads ---- */
+
+/* Where the queue's interrupts go: a reactor_file and its eventfd, or VIRTIO_INTERRUPT_* twice. */
+void virtio_queue_set_interrupt(struct virtio_queue *queue, s32 file, s32 fd);
 
 /* device_feature for a 32-bit window: 0 for select > 1. Legacy: select 0 without the bits legacy
  * must not see. */

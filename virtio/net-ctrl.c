@@ -183,7 +183,7 @@ static bool offloads_command(struct virtio_net *net, u8 command, struct reader *
 		return false;
 	offloads = le64_load(bytes);
 	if (offloads & ~negotiated || !net_features_consistent(offloads) ||
-	    tap_set_offload(net->tap, net_tap_offloads(offloads), net->header))
+	    net_vhost_set_offload(net, net_tap_offloads(offloads)))
 		return false;
 	pthread_mutex_lock(&net->lock);
 	net->shared.offloads = offloads;

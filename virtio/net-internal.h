@@ -1,7 +1,7 @@
 /*
  * What the files of the network device share: net.c (the device and its life), net-rx.c and
- * net-tx.c (the data path), net-ctrl.c (control virtqueue), net-filter.c (what the driver wants to
- * receive).
+ * net-tx.c (the data path), net-vhost.c (the same left to the kernel), net-ctrl.c (control
+ * virtqueue), net-filter.c (what the driver wants to receive).
  *
  * Who holds what: net.shared is what the driver has asked for, under net.lock. Each pair has a copy
  * of its own, which its reactor alone reads; it is renewed by net_pair_refresh() on that reactor,
@@ -18,6 +18,7 @@
 #include <linux/virtio_net.h>
 #undef virtio_net_config
 #include "backends/tap.h"
+#include "backends/vhost.h"
 #include "virtio/net.h"
 #include "vm/config.h"
 
@@ -132,6 +133,22 @@ struct net_tx {
 	struct iovec pop[NET_QUEUE_SIZE];
 };
 
+/* A ring that is lent to vhost-net, and the pair of them; under the lock, but for own_kicks once
+ * the ring has stopped. */
+struct net_vhost_ring {
+	bool placed;   /* vhost-net knows where it is */
+	bool on;       /* and serves it */
+	u16 base;      /* index to go on from */
+	u64 own_kicks; /* that we rang its doorbell */
+};
+
+struct net_vhost_pair {
+	pthread_mutex_t lock; /* under the device's or alone */
+	bool active;
+	bool polls; /* the worker does */
+	struct net_vhost_ring rings[VHOST_RINGS];
+};
+
 struct net_pair {
 	struct virtio_net *net;
 	u16 index;
@@ -142,6 +159,7 @@ struct net_pair {
 	u32 rx_capacity; /* bytes that the largest frame may need */
 	struct net_rx rx;
 	struct net_tx tx;
+	struct net_vhost_pair vhost;
 	struct net_counters counters;
 	struct reactor_message sync; /* from the control queue */
 	struct reactor_task answer;  /* to it, behind what is published in this sweep */
@@ -183,6 +201,15 @@ struct virtio_net {
 
 	struct net_pair *pairs; /* max_pairs */
 	struct net_ctrl ctrl;
+
+	struct vhost *vhost; /* NULL: not to be had, or not asked for */
+	u32 vhost_poll_us;
+	_Atomic bool by_vhost;	    /* it serves this driver's queues: final at start() */
+	_Atomic bool vhost_paused;  /* for a change of what it is based on */
+	struct reactor_event relay; /* rung by it for the line */
+	struct reactor_event errors;
+
+	struct log_limit vhost_lines;
 	struct log_limit tx_lines, down_lines, offload_lines, queue_lines;
 };
 
@@ -249,6 +276,32 @@ enum virtio_served net_ctrl_serve(struct virtio_net *net);
 void net_ctrl_answer(struct virtio_net *net, int error);
 /* [the pair's reactor] Renews the pair's copy for a command, then answers. */
 void net_pair_sync(struct net_pair *pair);
+
+/* ---- net-vhost.c ---- */
+
+/* Of an open vhost: which of the core's features it lacks, and what of ours can be offered. */
+u64 net_vhost_withheld(const struct vhost *vhost);
+u64 net_vhost_offered(const struct vhost *vhost, u64 features);
+/* Sets net->vhost if there is one and it can be used; else says why. Before the device is made.
+ * Main thread. */
+void net_vhost_init(struct virtio_net *net, const struct virtio_net_options *config);
+/* Waits for what it has to say. Pairs are made. 0 or -errno. Main thread. */
+int net_vhost_connect(struct virtio_net *net);
+void net_vhost_detach(struct virtio_net *net);
+void net_vhost_exit(struct virtio_net *net);
+/* [lock, at start()] Shall it serve the driver that begins, with these features? If so it knows
+ * them. */
+bool net_vhost_suits(struct virtio_net *net);
+/* [reactor] Queues of such a driver. */
+void net_vhost_queue_start(struct virtio_queue *queue);
+void net_vhost_queue_stop(struct virtio_queue *queue);
+/* [the pair's reactor] Is the pair in use? Its rings are served, or not, when this returns. */
+void net_vhost_activate(struct net_pair *pair, bool active);
+/* The operations of the same name. */
+void net_vhost_gate(struct virtio_net *net);
+void net_vhost_interrupt_moved(struct virtio_queue *queue);
+/* [control queue's reactor] tap_set_offload(), with or without vhost-net. */
+int net_vhost_set_offload(struct virtio_net *net, u32 tun_f);
 
 /* ---- net-filter.c ---- */
 

@@ -1,6 +1,7 @@
 /*
  * The network device (virtio 1.3, 5.1) over a tap: what it offers, its configuration space, and the
- * life of its queues. The data path is in net-rx.c and net-tx.c, commands in net-ctrl.c.
+ * life of its queues. The data path is in net-rx.c and net-tx.c, or the kernel's (net-vhost.c);
+ * commands are in net-ctrl.c.
  *
  * speed and duplex: a tap has none. The guest is told 10 Gbit/s, full duplex, as bonding and
  * spanning trees reckon with the figure and do badly with an unknown one.
@@ -214,6 +215,7 @@ int net_pair_refresh(struct net_pair *pair)
 {
 	struct virtio_net *net = pair->net;
 	bool rx_runs = virtio_queue_running(pair->rx.queue), active;
+	bool by_vhost = atomic_load_explicit(&net->by_vhost, memory_order_relaxed);
 	u32 capacity;
 	int error;
 
@@ -222,11 +224,15 @@ int net_pair_refresh(struct net_pair *pair)
 	pthread_mutex_unlock(&net->lock);
 	active = pair->index < pair->shared.pairs;
 	capacity = capacity_for(net, pair->shared.offloads);
+	if (by_vhost && !active)
+		net_vhost_activate(pair, false);
 	error = follow_attach(pair, active && rx_runs);
+	if (by_vhost && active)
+		net_vhost_activate(pair, true);
 	if (active != pair->active || capacity != pair->rx_capacity) {
 		pair->active = active;
 		pair->rx_capacity = capacity;
-		if (rx_runs)
+		if (rx_runs && !by_vhost)
 			net_rx_renew(pair);
 		if (virtio_queue_running(pair->tx.queue))
 			virtio_queue_schedule(pair->tx.queue);
@@ -285,13 +291,17 @@ static enum role role_of(const struct virtio_queue *queue)
 
 static void queue_start(struct virtio_queue *queue)
 {
-	switch (role_of(queue)) {
+	enum role role = role_of(queue);
+
+	switch (role) {
 	case ROLE_RX:
-		net_rx_start(net_pair_of(queue));
-		net_pair_refresh(net_pair_of(queue));
-		break;
 	case ROLE_TX:
-		net_tx_start(net_pair_of(queue));
+		if (atomic_load(&net_of(queue->device)->by_vhost))
+			net_vhost_queue_start(queue);
+		else if (role == ROLE_RX)
+			net_rx_start(net_pair_of(queue));
+		else
+			net_tx_start(net_pair_of(queue));
 		net_pair_refresh(net_pair_of(queue));
 		break;
 	case ROLE_CTRL:
@@ -322,11 +332,17 @@ static void queue_stop(struct virtio_queue *queue)
 {
 	switch (role_of(queue)) {
 	case ROLE_RX:
-		net_rx_stop(net_pair_of(queue));
+		if (queue->lent)
+			net_vhost_queue_stop(queue);
+		else
+			net_rx_stop(net_pair_of(queue));
 		follow_attach(net_pair_of(queue), false);
 		break;
 	case ROLE_TX:
-		net_tx_stop(net_pair_of(queue));
+		if (queue->lent)
+			net_vhost_queue_stop(queue);
+		else
+			net_tx_stop(net_pair_of(queue));
 		break;
 	case ROLE_CTRL: /* a command that waits for pairs gets its answer */
 	case ROLE_NONE:
@@ -376,6 +392,17 @@ static void start(struct virtio_device *device)
 	net->ctrl_index = virtio_has(device, VIRTIO_NET_F_CTRL_VQ) ? (u16)(2 * net->pair_limit) : 0;
 	shared_reset(net);
 	tap_follow(net, device->features & NET_GUEST_OFFLOADS);
+	atomic_store(&net->by_vhost, net_vhost_suits(net));
+}
+
+static void gate(struct virtio_device *device)
+{
+	net_vhost_gate(net_of(device));
+}
+
+static void detach(struct virtio_device *device)
+{
+	net_vhost_detach(net_of(device));
 }
 
 static void reset(struct virtio_device *device)
@@ -418,6 +445,7 @@ static void stats(struct virtio_device *device, struct json *json)
 	struct virtio_net_counts counts;
 
 	virtio_net_counts(net_of(device), &counts);
+	json_text(json, "served_by", atomic_load(&net_of(device)->by_vhost) ? "vhost-net" : "vmm");
 	json_number(json, "rx_frames", counts.rx_frames);
 	json_number(json, "rx_filtered", counts.rx_filtered);
 	json_number(json, "rx_truncated", counts.rx_truncated);
@@ -439,6 +467,9 @@ static const struct virtio_device_ops net_ops = {
 	.check = net_strict_check,
 	.config_writable = net_strict_writable,
 	.queue_stop = queue_stop,
+	.gate = gate,
+	.interrupt_moved = net_vhost_interrupt_moved,
+	.detach = detach,
 	.reset = reset,
 	.stats = stats,
 };
@@ -471,6 +502,7 @@ static int pairs_create(struct virtio_net *net)
 		pair->sync.run = sync_run;
 		pair->answer.run = answer_run;
 		pair->renew.run = renew_run;
+		pthread_mutex_init(&pair->vhost.lock, NULL);
 		pair->rx.queue = &net->device.queues[2 * i];
 		pair->rx.queue->untimed = true;
 		pair->tx.queue = &net->device.queues[2 * i + 1];
@@ -485,13 +517,15 @@ static int device_init(struct virtio_net *net, const struct virtio_net_options *
 {
 	u32 reactors = reactors_count(config->reactors);
 	u8 queue_reactor[2 * TAP_MAX_QUEUES + 1] = {};
+	const u64 features = features_offered(config->tap);
 	const struct virtio_device_config c = {
 		.ops = &net_ops,
 		.owner = net,
 		.name = config->name,
 		.memory = config->memory,
 		.reactors = config->reactors,
-		.features = features_offered(config->tap),
+		.features = net->vhost ? net_vhost_offered(net->vhost, features) : features,
+		.withheld = net->vhost ? net_vhost_withheld(net->vhost) : 0,
 		.config_size = CONFIG_BYTES,
 		.queue_count = (u16)(2 * net->max_pairs + 1),
 		.queue_size = NET_QUEUE_SIZE,
@@ -525,8 +559,10 @@ int virtio_net_create(struct virtio_net **result, const struct virtio_net_option
 	net->header = NET_HEADER_MAX;
 	memcpy(net->mac, config->mac, ETH_ALEN);
 	atomic_init(&net->status, VIRTIO_NET_S_LINK_UP);
+	net_vhost_init(net, config);
 	error = device_init(net, config);
 	if (error) {
+		net_vhost_exit(net);
 		free(net);
 		return error;
 	}
@@ -534,8 +570,10 @@ int virtio_net_create(struct virtio_net **result, const struct virtio_net_option
 	pthread_mutex_init(&net->status_lock, NULL);
 	config_fill(net);
 	error = pairs_create(net);
+	if (!error)
+		error = net_vhost_connect(net);
 	if (error) {
-		log_line("%s: no memory for %u queue pairs", config->name, net->max_pairs);
+		log_line("%s: %u queue pairs: %s", config->name, net->max_pairs, strerror(-error));
 		virtio_device_detach(&net->device);
 		virtio_net_destroy(net);
 		return error;
@@ -556,7 +594,9 @@ void virtio_net_destroy(struct virtio_net *net)
 	for (u16 i = 0; net->pairs && i < net->max_pairs; i++) {
 		net_rx_destroy(&net->pairs[i]);
 		net_tx_destroy(&net->pairs[i]);
+		pthread_mutex_destroy(&net->pairs[i].vhost.lock);
 	}
+	net_vhost_exit(net);
 	free(net->pairs);
 	virtio_device_destroy(&net->device);
 	pthread_mutex_destroy(&net->status_lock);

@@ -7,13 +7,18 @@
 #include "virtio/device.h"
 
 struct tap;
+struct vhost;
 struct virtio_net;
 
 struct virtio_net_options {
 	const char *name; /* "net0" */
 	const struct memory *memory;
 	struct reactors *reactors;
-	struct tap *tap;   /* open and registered, one fd per pair; outlives the device */
+	struct tap *tap; /* open and registered, one fd per pair; outlives the device */
+	/* open, a pair for each of the tap's, outlives the device: serves queues in our place where
+	 * it can, which is said if not. NULL: queues are served in process. */
+	struct vhost *vhost;
+	u32 vhost_poll_us; /* how long it busy-polls, 0: not */
 	u32 first_reactor; /* pair n is served by reactor first_reactor + n, modulo their number */
 	bool one_reactor;  /* all pairs, and the control queue, by first_reactor */
 	u8 mac[6];

@@ -20,15 +20,18 @@
 /* What a queue's reactor shall do for an interrupt; device's lock held. */
 static void update_queue_interrupt(struct virtio_pci *pci, struct virtio_queue *queue)
 {
-	s32 target = VIRTIO_INTERRUPT_INTX;
+	s32 file = VIRTIO_INTERRUPT_INTX, fd = VIRTIO_INTERRUPT_INTX;
 
 	/* Under MSI-X an unmapped queue is silent; it does not fall back to the line (4.1.5.1.3).
 	 */
-	if (pci_msix_enabled(&pci->function))
-		target = queue->msix_vector < pci->layout.vectors
-				 ? pci->vector_files[queue->msix_vector]
-				 : VIRTIO_INTERRUPT_NONE;
-	atomic_store(&queue->interrupt, target);
+	if (pci_msix_enabled(&pci->function)) {
+		bool mapped = queue->msix_vector < pci->layout.vectors;
+
+		file = mapped ? pci->vector_files[queue->msix_vector] : VIRTIO_INTERRUPT_NONE;
+		fd = mapped ? pci_msix_fd(&pci->function, queue->msix_vector)
+			    : VIRTIO_INTERRUPT_NONE;
+	}
+	virtio_queue_set_interrupt(queue, file, fd);
 }
 
 static void update_interrupts(struct virtio_pci *pci)
@@ -447,7 +450,8 @@ static void take_out(struct virtio_pci *pci)
 	pthread_mutex_lock(&device->lock);
 	atomic_store(&device->intx_file, -1);
 	for (u16 i = 0; i < device->queue_count; i++)
-		atomic_store(&device->queues[i].interrupt, VIRTIO_INTERRUPT_NONE);
+		virtio_queue_set_interrupt(&device->queues[i], VIRTIO_INTERRUPT_NONE,
+					   VIRTIO_INTERRUPT_NONE);
 	pthread_mutex_unlock(&device->lock);
 }
 

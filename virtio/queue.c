@@ -41,10 +41,15 @@ static bool may_dma(const struct virtio_queue *queue)
 	return atomic_load_explicit(&queue->device->bus_master, memory_order_acquire);
 }
 
+bool virtio_device_may_dma(const struct virtio_device *device)
+{
+	return atomic_load_explicit(&device->bus_master, memory_order_acquire) &&
+	       !atomic_load_explicit(&device->broken, memory_order_acquire);
+}
+
 static inline bool may_take(const struct virtio_queue *queue)
 {
-	return state_of(queue) == VIRTIO_QUEUE_RUNNING && may_dma(queue) &&
-	       !atomic_load_explicit(&queue->device->broken, memory_order_acquire);
+	return state_of(queue) == VIRTIO_QUEUE_RUNNING && virtio_device_may_dma(queue->device);
 }
 
 /* ---- for device types, on the reactor ---- */
@@ -56,7 +61,7 @@ bool virtio_queue_running(const struct virtio_queue *queue)
 
 void virtio_queue_schedule(struct virtio_queue *queue)
 {
-	if (virtio_queue_running(queue))
+	if (virtio_queue_running(queue) && !queue->lent)
 		reactor_defer(queue->reactor, REACTOR_SERVE, &queue->serve);
 }
 
@@ -112,7 +117,7 @@ void virtio_queue_push(struct virtio_queue *queue, u16 head, u32 written)
 
 /* ---- the reactor's side ---- */
 
-static void interrupt(struct virtio_queue *queue)
+void virtio_queue_interrupt(struct virtio_queue *queue)
 {
 	struct virtio_device *device = queue->device;
 	s32 file = atomic_load_explicit(&queue->interrupt, memory_order_acquire);
@@ -158,10 +163,12 @@ static void flush_run(struct reactor_task *task)
 	default:
 		return;
 	}
+	if (queue->lent)
+		return;
 	if (!may_dma(queue)) /* kept until bus mastering comes back, or a reset */
 		return;
 	if (vq_publish(&queue->ring))
-		interrupt(queue);
+		virtio_queue_interrupt(queue);
 	else if (queue->ring.published != published)
 		count(&queue->counts.interrupts_suppressed, 1);
 }
@@ -224,6 +231,7 @@ static void start(struct virtio_queue *queue, const struct vq_setup *setup)
 	}
 	queue->in_flight = 0;
 	queue->polled = false;
+	queue->lent = false;
 	set_state(queue, VIRTIO_QUEUE_RUNNING);
 	reactor_poller_add(queue->reactor, &queue->poller);
 	if (queue->device->ops->queue_start)
@@ -299,6 +307,29 @@ static void doorbell_fired(struct reactor_event *event)
 	pthread_mutex_unlock(&device->lock);
 }
 
+/* ---- rings lent to somebody else ---- */
+
+void virtio_queue_lend(struct virtio_queue *queue)
+{
+	queue->lent = true;
+	reactor_poller_remove(&queue->poller);
+	reactor_event_remove(&queue->doorbell);
+}
+
+void virtio_queue_take_back(struct virtio_queue *queue, u64 own)
+{
+	eventfd_t kicks = 0;
+	int error;
+
+	/* Now, as they are none of the next driver's. */
+	if (eventfd_read(queue->doorbell_fd, &kicks) == 0 && kicks > own)
+		count(&queue->counts.kicks, kicks - own);
+	error = reactor_event_add(queue->reactor, &queue->doorbell);
+	if (error)
+		log_line("%s: queue %u: its doorbell is lost: %s; restart the VM",
+			 queue->device->name, queue->index, strerror(-error));
+}
+
 /* ---- under the lock ---- */
 
 static void post(struct virtio_queue *queue)
@@ -360,6 +391,15 @@ void virtio_queue_defaults(struct virtio_queue *queue)
 	queue->descriptors = queue->driver = queue->used = 0;
 	if (transport && transport->queue_reset)
 		transport->queue_reset(queue);
+}
+
+void virtio_queue_set_interrupt(struct virtio_queue *queue, s32 file, s32 fd)
+{
+	const struct virtio_device_ops *ops = queue->device->ops;
+
+	atomic_store(&queue->interrupt, file);
+	if (atomic_exchange(&queue->interrupt_fd, fd) != fd && ops->interrupt_moved)
+		ops->interrupt_moved(queue);
 }
 
 struct virtio_queue *virtio_queue_get(struct virtio_device *device, u16 index)
@@ -451,6 +491,7 @@ int virtio_queue_init(struct virtio_queue *queue, struct virtio_device *device, 
 	queue->max_size = queue->chain_max = max_size;
 	queue->reactor = reactor;
 	queue->interrupt = VIRTIO_INTERRUPT_NONE;
+	queue->interrupt_fd = VIRTIO_INTERRUPT_NONE;
 	queue->serve.run = serve_run;
 	queue->flush.run = flush_run;
 	queue->poller.poll = poll_run;

@@ -176,6 +176,13 @@ static int set_net_iothread(struct config_parser *parser, void *target, const ch
 	return config_set_iothread(parser, value, &net->iothread);
 }
 
+static int set_net_vhost(struct config_parser *parser, void *target, const char *value)
+{
+	struct config_net *net = target;
+
+	return config_bool(parser, "vhost", value, &net->vhost);
+}
+
 static int check_interface_name(const struct config_parser *parser, const char *name)
 {
 	if (!*name)
@@ -295,5 +302,11 @@ const struct config_suboption config_net_suboptions[] = {
 	{ "iothread", "N", .set = set_net_iothread,
 	  .man = "The thread of --iothreads, counted from 0, that serves all of its queues. By "
 		 "default they are spread." },
+	{ "vhost", "on|off", true, .set = set_net_vhost,
+	  .man = "Leave the interface's frames to the host kernel's vhost-net, where that can be "
+		 "had "
+		 "(a line says so if not). The guest then filters what it receives by itself, and "
+		 "a "
+		 "tap that is deleted may go unnoticed. The default is off." },
 	{ 0 },
 };

@@ -188,7 +188,8 @@ const struct config_suboption config_iothreads_suboptions[] = {
 	{ "poll-us", "N", .set = set_poll,
 	  .man = "Before such a thread sleeps it looks for work for up to this many microseconds, "
 		 "less or not at all while that finds nothing. The default is 32, or 0 where the "
-		 "host has no more CPUs than the machine." },
+		 "host has no more CPUs than the machine. Given, it is also how long vhost-net "
+		 "looks." },
 	{ "sqpoll", "on|off", true, .set = set_sqpoll,
 	  .man = "Each such thread gets a thread of the host's kernel beside it that takes its "
 		 "operations without a system call (IORING_SETUP_SQPOLL). That one keeps a CPU "

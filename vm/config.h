@@ -54,6 +54,7 @@ struct config_net {
 	struct config_function function;
 	u16 mtu;      /* 0: the tap's */
 	u16 queues;   /* pairs; 0: the default (1) */
+	bool vhost;   /* default off */
 	s32 iothread; /* as a disk's */
 };
 

@@ -13,6 +13,7 @@
 #include <linux/if_tun.h>
 #include <linux/io_uring.h>
 #include <linux/kvm.h>
+#include <linux/vhost.h>
 #include <seccomp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -191,6 +192,17 @@ static const struct {
 	{ TUNSETOFFLOAD, M | V | R },
 	{ TUNSETVNETHDRSZ, M | V | R },
 	{ TUNSETQUEUE, M | V | R },
+	{ TUNGETIFF, R },
+	/* vhost-net's rings: placed by reactors, started and stopped as a driver goes about them */
+	{ VHOST_SET_FEATURES, V | R },
+	{ VHOST_SET_VRING_NUM, R },
+	{ VHOST_SET_VRING_ADDR, R },
+	{ VHOST_SET_VRING_KICK, R },
+	{ VHOST_SET_VRING_BASE, V | R },
+	{ VHOST_GET_VRING_BASE, V | R },
+	{ VHOST_SET_VRING_CALL, M | V | R },
+	{ VHOST_SET_VRING_BUSYLOOP_TIMEOUT, V | R },
+	{ VHOST_NET_SET_BACKEND, V | R },
 	{ TUNGETIFF, C }, /* is what was sent one? */
 	/* the terminal; given back by whichever thread ends the process */
 	{ TCGETS, ALL },

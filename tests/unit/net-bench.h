@@ -44,8 +44,11 @@ struct bench_options {
 	int mtu;     /* 0: 1500 */
 	u64 features;
 	bool legacy;
-	bool down; /* the interface */
-	bool idle; /* do not go to DRIVER_OK */
+	bool down;			  /* the interface */
+	bool idle;			  /* do not go to DRIVER_OK */
+	const struct vhost_kernel *vhost; /* vhost=on, with this */
+	u16 told_mtu;			  /* mtu=; 0: the tap's */
+	u32 vhost_poll_us;
 	bool wire; /* no tap but a pair of sockets: headers of any kind go in, and are seen coming
 		      out */
 };
@@ -53,6 +56,7 @@ struct bench_options {
 struct bench {
 	struct driver_machine machine;
 	struct tap tap;
+	struct vhost vhost;
 	struct virtio_net *net;
 	struct virtio_device *device;
 	bool up;
@@ -175,12 +179,19 @@ static inline struct bench *bench_up(const struct bench_options *options)
 		netns_mtu(BENCH_TAP, options->mtu);
 		b->tap.mtu = (u32)options->mtu;
 	}
+	if (options->vhost) {
+		const struct vhost_config vhost = { BENCH_TAP, b->tap.queues, options->vhost };
+
+		assert_int_equal(vhost_open(&b->vhost, &vhost), 0);
+		config.vhost = &b->vhost;
+		config.vhost_poll_us = options->vhost_poll_us;
+	}
 	driver_machine_up(&b->machine, BENCH_RAM, options->threads ? options->threads : 1,
 			  options->epoll);
 	assert_int_equal(tap_register(&b->tap, b->machine.reactors), 0);
 	config.memory = &b->machine.memory;
 	config.reactors = b->machine.reactors;
-	config.mtu = (u16)b->tap.mtu;
+	config.mtu = options->told_mtu ? options->told_mtu : (u16)b->tap.mtu;
 	memcpy(config.mac, bench_mac, 6);
 	assert_int_equal(virtio_net_create(&b->net, &config), 0);
 	b->device = virtio_net_device(b->net);
@@ -207,6 +218,7 @@ static inline int bench_down(void **state)
 	driver_machine_stop(&b->machine);
 	virtio_net_destroy(b->net);
 	driver_machine_down(&b->machine);
+	vhost_close(&b->vhost);
 	tap_close(&b->tap);
 	close(b->sock);
 	b->up = false;

@@ -1,0 +1,243 @@
+/*
+ * vhost-net's requests (linux/vhost.h), in the order in which the kernel wants them: owner, memory,
+ * features; for each ring size, addresses, eventfds, and last the tap, which starts it. The
+ * IOTLB and its backend features are for guests behind an IOMMU, and there is none here: the kernel
+ * takes addresses as they are in the memory table.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/vhost.h>
+#include <linux/virtio_config.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+#include "backends/vhost.h"
+#include "vm/log.h"
+
+#define VHOST_DEVICE "/dev/vhost-net"
+#define WITHOUT	     "; served without vhost-net"
+
+/* ---- the kernel ---- */
+
+static int kernel_open(const char *path)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+
+	return fd < 0 ? -errno : fd;
+}
+
+static int kernel_ioctl(int fd, unsigned long request, void *argument)
+{
+	return ioctl(fd, request, argument) < 0 ? -errno : 0;
+}
+
+static const struct vhost_kernel real_kernel = {
+	.open = kernel_open,
+	.ioctl = kernel_ioctl,
+};
+
+static int request(const struct vhost *vhost, u16 pair, unsigned long number, void *argument)
+{
+	return vhost->kernel->ioctl(vhost->fds[pair], number, argument);
+}
+
+static int set_state(const struct vhost *vhost, u16 pair, unsigned long number, u32 ring, u32 value)
+{
+	struct vhost_vring_state state = { .index = ring, .num = value };
+
+	return request(vhost, pair, number, &state);
+}
+
+static int set_file(const struct vhost *vhost, u16 pair, unsigned long number, u32 ring, int fd)
+{
+	struct vhost_vring_file file = { .index = ring, .fd = fd };
+
+	return request(vhost, pair, number, &file);
+}
+
+/* ---- opening ---- */
+
+static void log_open_error(const char *name, int error)
+{
+	if (error == -ENOENT || error == -ENODEV || error == -ENXIO)
+		log_line("%s: vhost=on: this host has no " VHOST_DEVICE
+			 ": its kernel's vhost_net driver is not loaded; `sudo modprobe "
+			 "vhost_net`" WITHOUT,
+			 name);
+	else if (error == -EACCES || error == -EPERM)
+		log_line("%s: vhost=on: " VHOST_DEVICE
+			 " may not be opened: %s; `sudo usermod -aG kvm $USER` and a new login, or "
+			 "`sudo chmod 0666 " VHOST_DEVICE "`" WITHOUT,
+			 name, strerror(-error));
+	else if (error == -EMFILE || error == -ENFILE)
+		log_line("%s: vhost=on: " VHOST_DEVICE
+			 ": %s; allow more open files (ulimit -n)" WITHOUT,
+			 name, strerror(-error));
+	else
+		log_line("%s: vhost=on: " VHOST_DEVICE " cannot be used: %s" WITHOUT, name,
+			 strerror(-error));
+}
+
+/* A pair's descriptor, and with its owner its worker. */
+static int open_pair(struct vhost *vhost)
+{
+	u16 pair = vhost->pairs;
+	int fd = vhost->kernel->open(VHOST_DEVICE);
+	u64 features = 0;
+	int error;
+
+	if (fd < 0)
+		return fd;
+	vhost->fds[pair] = fd;
+	vhost->pairs++;
+	error = request(vhost, pair, VHOST_GET_FEATURES, &features);
+	if (!error)
+		error = request(vhost, pair, VHOST_SET_OWNER, NULL);
+	vhost->features = features;
+	return error;
+}
+
+int vhost_open(struct vhost *vhost, const struct vhost_config *config)
+{
+	int error = 0;
+
+	memset(vhost, 0, sizeof(*vhost));
+	snprintf(vhost->name, sizeof(vhost->name), "%s", config->name);
+	vhost->kernel = config->kernel ? config->kernel : &real_kernel;
+	if (!config->pairs || config->pairs > VHOST_MAX_PAIRS)
+		return -EINVAL;
+	while (!error && vhost->pairs < config->pairs)
+		error = open_pair(vhost);
+	if (error) {
+		log_open_error(vhost->name, error);
+	} else if (!(vhost->features & BIT64(VIRTIO_F_VERSION_1))) {
+		log_line("%s: vhost=on: this host's kernel has a vhost-net from before virtio 1.0; "
+			 "Linux 5.15 or later has what it takes" WITHOUT,
+			 vhost->name);
+		error = -EOPNOTSUPP;
+	}
+	if (error)
+		vhost_close(vhost);
+	return error;
+}
+
+void vhost_close(struct vhost *vhost)
+{
+	while (vhost->pairs)
+		close(vhost->fds[--vhost->pairs]);
+}
+
+/* ---- preparing ---- */
+
+static u32 put_region(struct vhost_memory_region *region, u64 at, const void *host, u64 size)
+{
+	*region = (struct vhost_memory_region){
+		.guest_phys_addr = at,
+		.memory_size = size,
+		.userspace_addr = (uintptr_t)host,
+	};
+	return size != 0;
+}
+
+static int set_memory(const struct vhost *vhost, u16 pair, const struct memory *memory)
+{
+	struct vhost_memory *table = calloc(1, sizeof(*table) + 2 * sizeof(table->regions[0]));
+	int error;
+
+	if (!table)
+		return -ENOMEM;
+	table->nregions = put_region(table->regions, 0, memory->low, memory->low_size);
+	table->nregions += put_region(table->regions + table->nregions, LAYOUT_RAM_HIGH,
+				      memory->high, memory->high_size);
+	error = request(vhost, pair, VHOST_SET_MEM_TABLE, table);
+	free(table);
+	return error;
+}
+
+int vhost_prepare(const struct vhost *vhost, const struct memory *memory, int error_fd)
+{
+	int error = 0;
+
+	for (u16 pair = 0; pair < vhost->pairs && !error; pair++) {
+		error = set_memory(vhost, pair, memory);
+		for (u32 ring = 0; ring < VHOST_RINGS && !error; ring++)
+			error = set_file(vhost, pair, VHOST_SET_VRING_ERR, ring, error_fd);
+	}
+	if (error)
+		log_line("%s: vhost=on: vhost-net cannot be prepared: %s" WITHOUT, vhost->name,
+			 strerror(-error));
+	return error;
+}
+
+int vhost_set_features(const struct vhost *vhost, u64 features)
+{
+	int error = 0;
+
+	for (u16 pair = 0; pair < vhost->pairs && !error; pair++)
+		error = request(vhost, pair, VHOST_SET_FEATURES, &features);
+	return error;
+}
+
+/* ---- rings ---- */
+
+int vhost_ring_place(const struct vhost *vhost, u16 pair, enum vhost_ring ring,
+		     const struct vhost_place *place, int kick_fd)
+{
+	struct vhost_vring_addr address = {
+		.index = ring,
+		.desc_user_addr = (uintptr_t)place->descriptors,
+		.avail_user_addr = (uintptr_t)place->available,
+		.used_user_addr = (uintptr_t)place->used,
+	};
+	int error = set_state(vhost, pair, VHOST_SET_VRING_NUM, ring, place->size);
+
+	if (!error)
+		error = request(vhost, pair, VHOST_SET_VRING_ADDR, &address);
+	if (!error)
+		error = set_file(vhost, pair, VHOST_SET_VRING_KICK, ring, kick_fd);
+	return error;
+}
+
+int vhost_ring_start(const struct vhost *vhost, u16 pair, enum vhost_ring ring, u16 base,
+		     int call_fd, int tap_fd)
+{
+	int error = set_state(vhost, pair, VHOST_SET_VRING_BASE, ring, base);
+
+	if (!error)
+		error = vhost_ring_call(vhost, pair, ring, call_fd);
+	if (!error)
+		error = set_file(vhost, pair, VHOST_NET_SET_BACKEND, ring, tap_fd);
+	return error;
+}
+
+int vhost_ring_stop(const struct vhost *vhost, u16 pair, enum vhost_ring ring, u16 *base)
+{
+	struct vhost_vring_state state = { .index = ring };
+	int error = set_file(vhost, pair, VHOST_NET_SET_BACKEND, ring, VHOST_FILE_UNBIND);
+
+	if (!error)
+		error = request(vhost, pair, VHOST_GET_VRING_BASE, &state);
+	if (!error)
+		*base = (u16)state.num;
+	return error;
+}
+
+int vhost_ring_call(const struct vhost *vhost, u16 pair, enum vhost_ring ring, int call_fd)
+{
+	return set_file(vhost, pair, VHOST_SET_VRING_CALL, ring, call_fd);
+}
+
+int vhost_pair_poll(const struct vhost *vhost, u16 pair, u32 poll_us)
+{
+	int error = 0;
+
+	for (u32 ring = 0; ring < VHOST_RINGS && !error; ring++)
+		error = set_state(vhost, pair, VHOST_SET_VRING_BUSYLOOP_TIMEOUT, ring, poll_us);
+	return error;
+}
+
+int vhost_ring_leave(const struct vhost *vhost, u16 pair, enum vhost_ring ring)
+{
+	return set_file(vhost, pair, VHOST_SET_VRING_KICK, ring, VHOST_FILE_UNBIND);
+}
