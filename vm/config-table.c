@@ -293,7 +293,7 @@ const struct config_option config_options[] = {
 		 "on in "
 		 "the order given. May be repeated, up to 16 times. A comma in the path is "
 		 "doubled." },
-	{ "net", "TAP", "tap interface; may repeat", .set = config_set_net,
+	{ "net", "TAP", "a tap; may repeat", .set = config_set_net,
 	  .suboptions = config_net_suboptions, .function = true, .list = true,
 	  .man = "A tap interface of the host, as a virtio network interface. A tap that belongs "
 		 "to the "

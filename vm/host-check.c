@@ -109,7 +109,9 @@ int host_check(void)
 	check_io_uring();
 	check_device("/dev/net/tun", "tap networking",
 		     "no --net: `sudo modprobe tun`, or no permission");
-	check_device("/dev/vhost-net", "vhost-net", "not needed; `sudo modprobe vhost_net` has it");
+	check_device(
+		"/dev/vhost-net", "vhost-net",
+		"no --net TAP,vhost=on: `sudo modprobe vhost_net`, or no permission (group kvm)");
 	check_hugepages();
 	return ret ? -ENOTSUP : 0;
 }
