@@ -131,7 +131,11 @@ static int open_net(struct machine *m, const struct config_net *config)
 	d->net_config = config;
 	ret = tap_open(&d->tap, &c);
 	d->open = !ret;
-	if (d->open && config->vhost)
+	if (d->open && config->vhost && m->config->strict != CONFIG_STRICT_OFF)
+		log_line("%s: vhost=on: --strict has to see the driver's buffers; served without "
+			 "vhost-net",
+			 config->tap);
+	else if (d->open && config->vhost)
 		vhost_open(&d->vhost, &v); /* without it, said why, things go on */
 	return ret;
 }
