@@ -271,6 +271,7 @@ void machine_device_unmake(struct machine *m, struct machine_device *d)
 		disk_unregister(&d->disk, m->reactors);
 		disk_close(&d->disk);
 	}
+	vhost_close(&d->vhost);
 	if (d->open && d->kind == MACHINE_NET) {
 		tap_unregister(&d->tap, m->reactors);
 		tap_close(&d->tap);

@@ -95,6 +95,9 @@ static int adopt_net(struct machine *m, struct machine_device *d, const struct h
 			 config->tap);
 		return -EBADF;
 	}
+	if (config->vhost)
+		log_line("%s: vhost=on: for interfaces given at start; served without vhost-net",
+			 config->tap);
 	error = check_mac(m, config);
 	return error ? error : tap_adopt(&d->tap, &c, a->fds, a->fd_count, a->tap);
 }
