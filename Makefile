@@ -19,7 +19,8 @@ WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-pr
 	    -Wmissing-prototypes -Wold-style-definition -Wpointer-arith -Wvla -Wundef -Wformat=2 -Werror
 CFLAGS	 ?= -O2 -g
 CPPFLAGS += -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -I. -Ibuild
-BASE	 := -std=gnu17 -pthread -fno-strict-aliasing -fstack-protector-strong $(WARNINGS)
+# The tables that unwinding by machine code would want are an eighth of the program; debuggers have .debug_frame.
+BASE	 := -std=gnu17 -pthread -fno-strict-aliasing -fstack-protector-strong -fno-asynchronous-unwind-tables $(WARNINGS)
 # Small libraries: inside, they cost a start less than as files of their own.
 archive	  = $(or $(wildcard $(shell $(CC) -print-file-name=lib$(1).a)),-l$(1))
 LDLIBS	 := $(call archive,uring) $(call archive,cap-ng) $(call archive,jansson) -pthread

@@ -5,6 +5,7 @@ out=build/bench
 records=$out/records
 rounds=${BENCH_ROUNDS:-9}
 ms=${BENCH_MS:-400}
+minutes=${BENCH_MINUTES:-40}	# for everything
 retry_seconds=300	# for runs that were disturbed, all together
 noise=25		# percent of a CPU that others may use
 aux=()			# watch's words: processes that belong to the measurement
@@ -19,14 +20,14 @@ present() {
 		case $p in
 		kvmtool) command -v "${kvmtool:-lkvm}" >/dev/null || continue ;;
 		qemu-vhost) [ -c /dev/vhost-net ] || continue ;;
-		vmm-vhost) [ -c /dev/vhost-net ] && help_has ,vhost || continue ;;
+		vmm-vhost) [ -c /dev/vhost-net ] && help_has vhost= || continue ;;
 		qemu-microvm) command -v qemu-system-x86_64-microvm >/dev/null || continue ;;
-		vmm-decompress) help_has --kernel-decompress || continue ;;
+		vmm-decompress) help_has kernel-decompress || continue ;;
 		esac
 		printf '%s ' "$p"
 	done
 }
-help_has() { build/vmm --help | grep -q -e "$1"; }
+help_has() { { build/vmm --help; build/vmm --man; } | grep -q -e "$1"; }
 
 # once PART CASE PEER ROUND WATCH-WORDS...: one run, recorded. False if it told no result, or others disturbed it.
 once() {
@@ -48,6 +49,7 @@ run() {
 	local started=$SECONDS tries
 	for tries in 1 2 3; do
 		once "$@" && return
+		[ -z "${BENCH_NOISY:-}" ] || return
 		[ $retry_seconds -gt 0 ] || return
 		sleep 1
 		retry_seconds=$((retry_seconds - (SECONDS - started)))

@@ -7,7 +7,9 @@ n=0
 for d in ${disks:-}; do
 	direct=off ro=off
 	case $d in *:ro) d=${d%:ro} ro=on ;; *:direct) d=${d%:direct} direct=on ;; esac
-	set -- "$@" -blockdev "driver=file,aio=io_uring,filename=$d,node-name=d$n,cache.direct=$direct,read-only=$ro" \
+	driver=file
+	[ ! -b "$d" ] || driver=host_device
+	set -- "$@" -blockdev "driver=$driver,aio=io_uring,filename=$d,node-name=d$n,cache.direct=$direct,read-only=$ro" \
 		-device "virtio-blk-pci,drive=d$n,iothread=io,num-queues=${queues:-1},queue-size=256"
 	n=$((n + 1))
 done
