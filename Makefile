@@ -24,7 +24,8 @@ BASE	 := -std=gnu17 -pthread -fno-strict-aliasing -fstack-protector-strong -fno-
 # Small libraries: inside, they cost a start less than as files of their own.
 archive	  = $(or $(wildcard $(shell $(CC) -print-file-name=lib$(1).a)),-l$(1))
 LDLIBS	 := $(call archive,uring) $(call archive,cap-ng) $(call archive,jansson) -pthread
-LDFLAGS	 += -Wl,-z,relro,-z,now -Wl,--as-needed
+# Relative relocations packed: glibc 2.36 and later.
+LDFLAGS	 += -Wl,-z,relro,-z,now -Wl,--as-needed -Wl,-z,pack-relative-relocs
 ASAN	 := -O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 TSAN	 := -O1 -g1 -fsanitize=thread -fno-omit-frame-pointer
 
