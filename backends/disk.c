@@ -19,6 +19,7 @@
 #include "vm/log.h"
 #include "backends/disk-format.h"
 #include "backends/disk-lock.h"
+#include "backends/disk-overlay.h"
 #include "backends/disk.h"
 
 #define XFS_MAGIC  0x58465342 /* statfs(2); not in linux/magic.h */
@@ -90,7 +91,8 @@ static int check_kind(const char *path, mode_t mode)
 /* Looks before it opens: opening alone makes a fifo wait and some devices act. */
 static int open_image(struct disk *disk, const struct disk_config *config, struct stat *st)
 {
-	int flags = (config->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+	bool readonly = config->readonly || config->snapshot;
+	int flags = (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
 	int r;
 
 	if (stat(config->path, st) != 0)
@@ -99,7 +101,7 @@ static int open_image(struct disk *disk, const struct disk_config *config, struc
 	if (r < 0)
 		return r;
 	/* exclusive: not while the host has it mounted; several readers do no harm */
-	if (S_ISBLK(st->st_mode) && !config->readonly)
+	if (S_ISBLK(st->st_mode) && !readonly)
 		flags |= O_EXCL;
 	disk->fd = open(config->path, flags);
 	if (disk->fd < 0)
@@ -351,6 +353,19 @@ static int size_sectors(struct disk *disk)
 	return 0;
 }
 
+/* Its blocks are the smallest that a driver can write, so a write never needs what was there. */
+static int set_up_overlay(struct disk *disk)
+{
+	u32 block = disk->alignment > DISK_SECTOR ? disk->alignment : DISK_SECTOR;
+	int r = disk_overlay_create(&disk->overlay, disk->path, disk->sectors * DISK_SECTOR, block);
+
+	if (r < 0)
+		return r;
+	disk->can_discard = disk->can_zero = disk->overlay->can_punch;
+	disk->discard_granularity = disk->physical_block;
+	return 0;
+}
+
 int disk_open(struct disk *disk, const struct disk_config *config)
 {
 	struct stat st;
@@ -375,7 +390,7 @@ int disk_open(struct disk *disk, const struct disk_config *config)
 	if (r == 0)
 		r = refuse_foreign(disk);
 	if (r == 0)
-		r = disk_lock(disk->fd, disk->path, disk->readonly);
+		r = disk_lock(disk->fd, disk->path, config->readonly || config->snapshot);
 	if (r < 0)
 		goto fail;
 	learn_blocks(disk, &st);
@@ -385,7 +400,12 @@ int disk_open(struct disk *disk, const struct disk_config *config)
 		r = size_sectors(disk);
 	if (r < 0)
 		goto fail;
-	learn_ranges(disk, &st);
+	if (config->snapshot)
+		r = set_up_overlay(disk);
+	else
+		learn_ranges(disk, &st);
+	if (r < 0)
+		goto fail;
 	learn_polling(disk, &st);
 	make_identity(disk, &st);
 	return 0;
@@ -403,6 +423,15 @@ int disk_register(struct disk *disk, struct reactors *reactors)
 		return file;
 	}
 	disk->file = file;
+	if (disk->overlay) {
+		file = reactor_file_add(reactors, disk->overlay->fd);
+		if (file < 0) {
+			log_line("%s: the event threads cannot take its overlay: %s", disk->path,
+				 strerror(-file));
+			return file;
+		}
+		disk->overlay->file = file;
+	}
 	if (disk->iopoll && reactor_file_iopoll(reactors, file, disk->path)) {
 		disk->iopoll = false;
 		log_line("%s: iopoll: the event threads do not poll, so it is waited for",
@@ -423,6 +452,8 @@ void disk_close(struct disk *disk)
 		close(disk->fd);
 	disk->fd = -1;
 	disk->file = -1;
+	disk_overlay_destroy(disk->overlay);
+	disk->overlay = NULL;
 	free(disk->path);
 	disk->path = NULL;
 }

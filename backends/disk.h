@@ -9,11 +9,14 @@
 
 #define DISK_SECTOR 512u
 
+struct disk_overlay; /* disk-overlay.h */
+
 struct disk_config {
 	const char *path;
 	bool readonly;
 	bool direct; /* O_DIRECT */
 	bool iopoll; /* with direct: look for completions, where the device can be polled */
+	bool snapshot; /* writes go to an overlay that is gone with the disk; excludes readonly */
 };
 
 struct disk {
@@ -35,6 +38,7 @@ struct disk {
 			     is no data; read from sysfs for a device) */
 	bool can_zero;	  /* fallocate ZERO_RANGE works (by the file system's kind) */
 	u32 discard_granularity; /* bytes */
+	struct disk_overlay *overlay; /* snapshot: where writes go; else NULL */
 	char identity[21];	 /* default serial: stable for the same file */
 };
 

@@ -107,6 +107,7 @@ static int open_disk(struct machine *m, const struct config_disk *config)
 	const struct disk_config c = { .path = config->path,
 				       .readonly = config->readonly,
 				       .direct = config->direct,
+				       .snapshot = config->snapshot,
 				       .iopoll = config->iopoll };
 	struct machine_device *d = machine_device_new(m, MACHINE_DISK);
 	int ret;

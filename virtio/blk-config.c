@@ -94,7 +94,9 @@ static void decide_cache_mode(struct virtio_blk *blk)
 		through = !device->config[WCE];
 	if (!virtio_has(device, VIRTIO_BLK_F_FLUSH))
 		through = true;
-	atomic_store_explicit(&blk->writethrough, through, memory_order_relaxed);
+	/* what is gone with the machine need not outlive the host */
+	atomic_store_explicit(&blk->writethrough, through && !blk->disk->overlay,
+			      memory_order_relaxed);
 }
 
 /* 5.2.5.2: writeback starts as 0 if CONFIG_WCE is negotiated without FLUSH. */

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <linux/io_uring.h>
 #include <linux/virtio_blk.h>
+#include "backends/disk-overlay.h"
 #include "backends/disk.h"
 #include "virtio/blk-queue.h"
 
@@ -28,9 +29,12 @@ static struct blk_request *list_take(struct blk_list *list)
 	return request;
 }
 
+/* What is written goes to the overlay, if there is one. */
 static void submit(struct blk_queue *queue, struct reactor_op *op)
 {
-	op->file = queue->blk->disk->file;
+	const struct disk *disk = queue->blk->disk;
+
+	op->file = disk->overlay ? disk->overlay->file : disk->file;
 	reactor_submit(queue->queue->reactor, op);
 }
 
@@ -116,6 +120,59 @@ static void advance(struct blk_request *request, u32 length)
 	}
 }
 
+/* ---- reading a disk with an overlay: from where the first blocks are, and no further than others
+ * follow; transfer_done() goes on behind them ---- */
+
+/* Makes the driver's buffers as short as the read, while it lasts. */
+static void clip(struct blk_request *request, u32 length)
+{
+	u32 at = 0;
+
+	while (length > request->iov[at].iov_len)
+		length -= (u32)request->iov[at++].iov_len;
+	request->clipped = (u32)request->iov[at].iov_len - length;
+	request->clipped_at = at;
+	request->iov[at].iov_len = length;
+	request->op.iov_count = at + 1;
+}
+
+static void unclip(struct blk_request *request)
+{
+	request->iov[request->clipped_at].iov_len += request->clipped;
+	request->clipped = 0;
+}
+
+static void submit_overlaid(struct blk_request *request)
+{
+	struct blk_queue *queue = request->queue;
+	const struct disk *disk = queue->blk->disk;
+	u32 length = request->bounce ? (u32)request->bounce_iov.iov_len : request->length;
+	bool ours;
+
+	length = (u32)disk_overlay_run(disk->overlay, request->offset, length, &ours);
+	if (request->bounce)
+		request->bounce_iov.iov_len = length;
+	else
+		clip(request, length);
+	request->op.file = ours ? disk->overlay->file : disk->file;
+	reactor_submit(queue->queue->reactor, &request->op);
+}
+
+/* How much of a transfer counts: whole blocks, and those of a write are the overlay's now. */
+static u32 overlaid(struct blk_request *request, u32 done)
+{
+	struct disk_overlay *overlay = request->queue->blk->disk->overlay;
+
+	if (request->clipped)
+		unclip(request);
+	done = ALIGN_DOWN(done, overlay->block);
+	if (request->write && done)
+		disk_overlay_mark(overlay, request->offset, done);
+	return done;
+}
+
+/* ---- all transfers ---- */
+
 /* Larger writes would keep other queues waiting; of part of a page the rest may have to be read
  * first. */
 static bool is_small_buffered(const struct blk_request *request)
@@ -145,7 +202,10 @@ static void submit_transfer(struct blk_request *request)
 		op->iov = &request->bounce_iov;
 		op->iov_count = 1;
 	}
-	submit(request->queue, op);
+	if (request->queue->blk->disk->overlay && !request->write)
+		submit_overlaid(request);
+	else
+		submit(request->queue, op);
 }
 
 /* The bounce buffer goes to the next in line, or back. */
@@ -173,6 +233,8 @@ static void transfer_done(struct reactor_op *op, s32 result)
 	struct blk_queue *queue = request->queue;
 	u32 done = result > 0 ? (u32)result : 0;
 
+	if (queue->blk->disk->overlay)
+		done = overlaid(request, done);
 	if (done == request->length && !request->bounce) { /* nearly all */
 		if (!request->write)
 			request->filled += done;
@@ -221,7 +283,10 @@ static void next_range(struct blk_request *request);
 static void range_done(struct reactor_op *op, s32 result)
 {
 	struct blk_request *request = container_of(op, struct blk_request, op);
+	struct disk_overlay *overlay = request->queue->blk->disk->overlay;
 
+	if (result == 0 && overlay)
+		disk_overlay_mark(overlay, op->offset, op->length);
 	if (result == 0)
 		request->range++;
 	if (result == 0 || result == -EINTR)

@@ -54,6 +54,9 @@ struct blk_request {
 	/* the driver's buffers for it, if so many suffice; else in blk_queue.chains */
 	struct iovec small[BLK_CHAIN_SMALL];
 
+	/* read of a disk with an overlay: iov[clipped_at] is shorter by this while it lasts */
+	u32 clipped, clipped_at;
+
 	void *bounce; /* NULL: none */
 	struct iovec bounce_iov;
 

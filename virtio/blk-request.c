@@ -163,10 +163,12 @@ static u8 check_range(const struct disk *disk, u32 type,
 	range->offset = sector * DISK_SECTOR;
 	range->length = (u64)sectors * DISK_SECTOR;
 	/* a file takes any range, a device whole blocks */
-	if (disk->block_device && (range->offset | range->length) & (disk->logical_block - 1))
+	if ((disk->block_device || disk->overlay) &&
+	    (range->offset | range->length) & (disk->logical_block - 1))
 		return VIRTIO_BLK_S_IOERR;
 	range->mode = FALLOC_FL_KEEP_SIZE;
-	if (zeroes && !(unmap && disk->can_discard))
+	/* over a hole in the overlay the image does not show through */
+	if (zeroes && !disk->overlay && !(unmap && disk->can_discard))
 		range->mode |= FALLOC_FL_ZERO_RANGE;
 	else
 		range->mode |= FALLOC_FL_PUNCH_HOLE;
@@ -200,8 +202,10 @@ static void begin_ranges(struct blk_request *request, struct part *data, u32 typ
 
 static void begin_flush(struct blk_request *request)
 {
-	/* nothing was written, so all that was is on stable storage */
-	if (request->queue->blk->disk->readonly)
+	const struct disk *disk = request->queue->blk->disk;
+
+	/* nothing was written that shall last, so all that was is on stable storage */
+	if (disk->readonly || disk->overlay)
 		blk_request_finish(request, VIRTIO_BLK_S_OK);
 	else
 		blk_io_sync(request);
@@ -221,6 +225,7 @@ void blk_request_begin(struct blk_request *request, const struct vq_buffer *buff
 	request->filled = 0;
 	request->write = false;
 	request->bounce = NULL;
+	request->clipped = 0;
 	request->stable = atomic_load_explicit(&blk->writethrough, memory_order_relaxed);
 	request->status = take_last(&writable);
 	if (!request->status) {

@@ -31,6 +31,13 @@ static int set_disk_direct(struct config_parser *parser, void *target, const cha
 	return config_bool(parser, "direct", value, &t->disk->direct);
 }
 
+static int set_disk_snapshot(struct config_parser *parser, void *target, const char *value)
+{
+	struct disk_target *t = target;
+
+	return config_bool(parser, "snapshot", value, &t->disk->snapshot);
+}
+
 static int set_disk_cache(struct config_parser *parser, void *target, const char *value)
 {
 	struct disk_target *t = target;
@@ -116,6 +123,10 @@ int config_set_disk(struct config_parser *parser, const char *value)
 				   "the path is missing; write it before the first comma");
 	else
 		err = config_parse_suboptions(parser, &target, &cursor);
+	if (!err && target.disk->readonly && target.disk->snapshot)
+		err = config_error(parser, path,
+				   "ro and snapshot contradict: one never writes, the other never "
+				   "keeps; leave one out");
 	if (!err && target.disk->readonly && target.cache_given)
 		err = config_error(parser, path,
 				   "ro and cache= contradict: what is never written has no write "
@@ -127,10 +138,11 @@ int config_set_disk(struct config_parser *parser, const char *value)
 			"or leave iopoll out");
 	for (u32 i = 0; !err && i < config->disk_count; i++)
 		if (!strcmp(config->disks[i].path, path) &&
-		    !(config->disks[i].readonly && target.disk->readonly))
+		    !((config->disks[i].readonly || config->disks[i].snapshot) &&
+		      (target.disk->readonly || target.disk->snapshot)))
 			err = config_error(parser, path,
 					   "given twice: two disks would write one image; keep "
-					   "one, or make both ro");
+					   "one, or make both ro or snapshot");
 	if (!err)
 		err = config_set_string(&target.disk->path, path);
 	if (!err)
@@ -268,6 +280,10 @@ const struct config_suboption config_disk_suboptions[] = {
 	  .man = "The guest may only read. The default is off." },
 	{ "direct", "on|off", true, .set = set_disk_direct,
 	  .man = "Go around the host's page cache (O_DIRECT). The default is off." },
+	{ "snapshot", "on|off", true, .set = set_disk_snapshot,
+	  .man = "Never change the image: what the guest writes goes to a file without a name in "
+		 "$TMPDIR (or /var/tmp) and is gone with the machine. Any number of machines "
+		 "may share an image so. The default is off." },
 	{ "serial", "TEXT", .set = set_disk_serial,
 	  .man = "The serial number that the guest reads, up to 20 letters. By default it is "
 		 "derived "

@@ -97,9 +97,7 @@ static void help_option(const struct config_option *option)
 	column += printf("%*s", column < HELP_COLUMN ? HELP_COLUMN - column : 0, "");
 	put_words(option->help, &column, HELP_COLUMN);
 	for (; sub && sub->name; sub++) {
-		snprintf(
-			word, sizeof(word), ",%s%s%s", sub->name, sub->argument_optional ? "" : "=",
-			!sub->argument_optional && strchr(sub->argument, '|') ? sub->argument : "");
+		snprintf(word, sizeof(word), ",%s%s", sub->name, sub->argument_optional ? "" : "=");
 		put_word(word, &column, HELP_COLUMN);
 	}
 	if (option + 1 < config_options + config_option_count && option[1].beside)

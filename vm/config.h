@@ -39,6 +39,7 @@ struct config_disk {
 	char *path;
 	bool readonly;
 	bool direct;	   /* O_DIRECT */
+	bool snapshot;	   /* what is written is gone with the machine */
 	bool writethrough; /* cache=writethrough */
 	char serial[21];   /* NUL-terminated, may be empty: then derived from the file */
 	u16 queues;	   /* 0: the default */

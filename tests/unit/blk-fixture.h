@@ -66,7 +66,7 @@ enum {
 };
 
 struct setting {
-	bool epoll, readonly, direct, writethrough, can_nothing;
+	bool epoll, readonly, direct, snapshot, writethrough, can_nothing;
 	u32 alignment; /* pretend that O_DIRECT wants this */
 	u16 queues;
 	u32 threads;
@@ -95,11 +95,13 @@ static char folder[] = "/tmp/vmm-blk-XXXXXX";
 
 static inline void make(struct fixture *f, const struct setting *s)
 {
-	struct disk_config disk = { .readonly = s->readonly, .direct = s->direct };
+	struct disk_config disk = { .readonly = s->readonly,
+				    .direct = s->direct,
+				    .snapshot = s->snapshot };
 	struct virtio_blk_options config = { .name = "blk0",
-					    .queues = s->queues ? s->queues : 1,
-					    .writethrough = s->writethrough,
-					    .serial = "a serial of 20 bytes" };
+					     .queues = s->queues ? s->queues : 1,
+					     .writethrough = s->writethrough,
+					     .serial = "a serial of 20 bytes" };
 
 	memset(f, 0, sizeof(*f));
 	f->pipe[0] = f->pipe[1] = -1;
