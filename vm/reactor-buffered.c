@@ -142,7 +142,7 @@ bool reactor_buffered_take(struct reactor *reactor, struct reactor_op *op)
 
 	if (way == WAY_ENGINE)
 		return false;
-	if (!op->buffered) {
+	if (op->code != REACTOR_WRITEV || !op->buffered) {
 		if (way == WAY_HERE) {
 			op->held = HELD_BUSY;
 			__atomic_add_fetch(&file->busy, 1, __ATOMIC_RELAXED);
