@@ -106,14 +106,15 @@ static u8 *aml_named_qword(u8 *to, const char *name, u64 value)
 
 static u64 write_ssdt(struct writer *w, const struct acpi_config *config)
 {
-	u32 size = HEADER_SIZE + 2 * AML_NAMED_QWORD;
+	u32 size = HEADER_SIZE + 2 * AML_NAMED_QWORD + acpi_mmio_size(config->mmio_count);
 	u64 address;
 	u8 *table = table_new(w, size, &address), *p;
 
 	if (!table)
 		return 0;
 	p = aml_named_qword(table + HEADER_SIZE, "W64B", config->window64_start);
-	aml_named_qword(p, "W64L", config->window64_size);
+	p = aml_named_qword(p, "W64L", config->window64_size);
+	acpi_mmio_put(p, config->mmio_count);
 	table_finish(table, "SSDT", 2, size);
 	return address;
 }

@@ -324,7 +324,7 @@ static int write_tables(struct boot *boot, struct memory *memory, u64 *rsdp)
 {
 	const struct acpi_config acpi = { boot->config.cpus, boot->config.window64_start,
 					  boot->config.window64_size,
-					  boot->config.hotplug };
+					  boot->config.hotplug, boot->config.mmio_count };
 	const struct smbios_config smbios = { boot->config.sockets, boot->config.cores,
 					      boot->config.threads };
 	u64 used;

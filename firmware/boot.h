@@ -19,6 +19,7 @@ struct boot_config {
 	bool hotplug;			   /* PCI slots are hot-plug slots */
 	u8 physical_bits;
 	bool decompress; /* a bzImage is unpacked here and booted as the ELF it carries */
+	u32 mmio_count; /* virtio-mmio devices that ACPI announces */
 };
 
 /* Opens and checks kernel and initrd: bzImage (protocol 2.12 on, XLF_KERNEL_64) or ELF64 (PVH note,

@@ -98,6 +98,8 @@ static int do_remove(struct command *c)
 	r.force = force;
 	r.patience = (u64)seconds * NS;
 	error = hotplug_remove(c->m->hotplug, id, &r);
+	if (error == -EOPNOTSUPP)
+		log_line("%s: it is not on PCI, so it stays; leave --virtio-mmio out", id);
 	c->later = !error;
 	return error;
 }

@@ -255,6 +255,8 @@ int machine_device_make(struct machine *m, struct machine_device *d)
 	ret = strict_attach(d->device, m->config->strict);
 	if (ret)
 		return ret;
+	if (m->mmio_open)
+		return machine_mmio_create(m, d, place_of(m, d, -1));
 	c.device = d->device;
 	c.function = function_of(m, d);
 	return virtio_pci_create(&d->function, &c);
@@ -290,6 +292,14 @@ void machine_device_drop(struct machine *m, struct machine_device *d)
 		break;
 	}
 	free(d);
+}
+
+void machine_device_reset(struct machine_device *d)
+{
+	if (d->mmio)
+		virtio_mmio_reset(d->mmio);
+	else
+		virtio_pci_reset(d->function);
 }
 
 static void enter_reactor(void *owner)
@@ -342,7 +352,9 @@ int machine_make_devices(struct machine *m)
 	};
 	int ret = reactors_create(&m->reactors, &c);
 
+	m->mmio_open = m->config->mmio != CONFIG_MMIO_OFF;
 	for (u32 i = 0; i < m->device_count && !ret; i++)
 		ret = machine_device_make(m, m->devices[i]);
+	m->mmio_open = false;
 	return ret;
 }

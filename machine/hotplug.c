@@ -189,6 +189,8 @@ int hotplug_remove(struct hotplug *h, const char *id, const struct hotplug_remov
 
 	if (!d)
 		return -ENOENT;
+	if (!d->function) /* virtio-mmio, which has no way to say so */
+		return -EOPNOTSUPP;
 	tell(d, "somebody else asks for its removal now");
 	d->removal.force = removal->force;
 	d->removal.told = removal->told;

@@ -24,9 +24,12 @@ static char *command_line(const struct config *config)
 		config->disk_count && !strstr(user, "root=")
 			? config->disks[0].readonly ? "root=/dev/vda ro " : "root=/dev/vda rw "
 			: "";
-	char *line;
+	char *mmio = machine_mmio_words(config), *line = NULL;
 
-	return asprintf(&line, "%s%s%s", console, root, user) < 0 ? NULL : line;
+	if (!mmio || asprintf(&line, "%s%s%s%s", console, root, mmio, user) < 0)
+		line = NULL;
+	free(mmio);
+	return line;
 }
 
 static void window64(const struct machine *m, u64 *start, u64 *size)
@@ -50,6 +53,7 @@ static int open_kernel(struct machine *m)
 		.physical_bits = m->kvm.physical_bits,
 		.hotplug = config->control != NULL,
 		.decompress = config->kernel_decompress,
+		.mmio_count = machine_mmio_announced(config),
 	};
 	char *line = command_line(config);
 	int ret;
@@ -212,7 +216,7 @@ static void reset_devices(struct machine *m)
 		if (d->vanished)
 			virtio_device_power_on(d->device);
 		else
-			virtio_pci_reset(d->function);
+			machine_device_reset(d);
 	}
 }
 

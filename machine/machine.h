@@ -11,6 +11,7 @@
 #include "backends/vhost.h"
 #include "firmware/boot.h"
 #include "virtio/blk.h"
+#include "virtio/mmio.h"
 #include "virtio/net.h"
 #include "virtio/pci.h"
 #include "virtio/rng.h"
@@ -54,6 +55,7 @@ struct machine_device {
 		void (*told)(void *arg, const char *id, const char *error);
 		void *arg;
 	} removal;
+	struct virtio_mmio *mmio; /* instead, with --virtio-mmio */
 };
 
 struct machine {
@@ -74,6 +76,8 @@ struct machine {
 	u32 device_count;
 	struct hotplug *hotplug; /* these two with --control only */
 	struct control *control;
+	bool mmio_open; /* devices go there, not on PCI: what comes after start-up could not be
+			   announced */
 	struct boot *boot;
 	struct vcpus *vcpus;
 	int signals; /* signalfd */
@@ -111,7 +115,20 @@ void machine_write_stats(const struct machine *m, bool end);
  */
 void machine_let_go(struct machine *m);
 
+/* ---- mmio.c ---- */
+
+/* How many virtio-mmio devices ACPI has to announce. */
+u32 machine_mmio_announced(const struct config *config);
+/* The words for a kernel without ACPI, each with a space behind it; the caller frees them. NULL: no
+ * memory. */
+char *machine_mmio_words(const struct config *config);
+/* Puts the device at a place, counted from 0. Logs, 0 or -errno. */
+int machine_mmio_create(struct machine *m, struct machine_device *d, u32 place);
+
 /* ---- devices.c ---- */
+
+/* To power-on state, whatever bus it is on. */
+void machine_device_reset(struct machine_device *d);
 
 /* Everything the user named is opened before anything is made, so that mistakes cost nothing.
  * Logs, 0 or -errno. */

@@ -299,6 +299,9 @@ void virtio_queue_set_size(struct virtio_queue *queue, u16 size);
 void virtio_queue_enable(struct virtio_queue *queue);
 /* RING_RESET: begins; virtio_queue.resetting and .enabled tell when it is done. */
 void virtio_queue_reset(struct virtio_queue *queue);
+/* QueueReady = 0 over MMIO: stops an enabled queue and, as its driver frees its memory next, waits
+ * for it, releasing the lock meanwhile. */
+void virtio_queue_disable(struct virtio_queue *queue);
 /* Legacy queue PFN: sets the areas by the legacy layout with 4096-byte alignment. 0 stops the queue
  * and, as a legacy driver frees its memory next, waits for it, releasing the lock meanwhile. */
 void virtio_queue_set_pfn(struct virtio_queue *queue, u32 pfn);

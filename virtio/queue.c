@@ -446,6 +446,16 @@ void virtio_queue_reset(struct virtio_queue *queue)
 	begin_reset(queue);
 }
 
+void virtio_queue_disable(struct virtio_queue *queue)
+{
+	struct virtio_device *device = queue->device;
+
+	if (device->resetting || queue->resetting || !queue->enabled)
+		return;
+	begin_reset(queue);
+	virtio_reset_wait(device);
+}
+
 void virtio_queue_set_pfn(struct virtio_queue *queue, u32 pfn)
 {
 	struct virtio_device *device = queue->device;
@@ -453,14 +463,9 @@ void virtio_queue_set_pfn(struct virtio_queue *queue, u32 pfn)
 	if (device->resetting || queue->resetting)
 		return;
 	device->legacy = true;
-	if (queue->enabled) {
-		begin_reset(queue);
-		virtio_reset_wait(device);
-		if (device->resetting || queue->enabled)
-			return; /* another vCPU was quicker */
-	}
-	if (pfn == 0)
-		return;
+	virtio_queue_disable(queue);
+	if (pfn == 0 || device->resetting || queue->enabled)
+		return; /* perhaps another vCPU was quicker */
 	/* 2.7.2: descriptors, available ring, padding, used ring. */
 	queue->descriptors = pfn * LEGACY_ALIGN;
 	queue->driver = queue->descriptors + 16ull * queue->size;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "vm/config-table.h"
+#include "vm/log.h"
 
 static int set_layout(struct config_parser *parser, void *target, const char *value)
 {
@@ -93,6 +94,42 @@ int config_set_strict(struct config_parser *parser, const char *value)
 			return 0;
 		}
 	return config_error(parser, value, "no such mode; give off, warn, fail or list");
+}
+
+int config_set_mmio(struct config_parser *parser, const char *value)
+{
+	static const char *const names[] = { [CONFIG_MMIO_OFF] = "off",
+					     [CONFIG_MMIO_ACPI] = "acpi",
+					     [CONFIG_MMIO_CMDLINE] = "cmdline" };
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(names); i++)
+		if (!strcmp(value, names[i])) {
+			parser->config->mmio = (enum config_mmio)i;
+			return 0;
+		}
+	return config_error(parser, value, "no such announcement; give off, acpi or cmdline");
+}
+
+/* What is wished for PCI is no wish for MMIO. */
+static bool wants_pci(const struct config_function *function)
+{
+	return function->layout == CONFIG_LAYOUT_LEGACY || function->isr == CONFIG_PLACE_PIO ||
+	       function->notify == CONFIG_PLACE_PIO || function->vectors_given;
+}
+
+int config_check_mmio(const struct config *config)
+{
+	bool wanted = wants_pci(&config->rng_function);
+
+	for (u32 i = 0; i < config->disk_count; i++)
+		wanted |= wants_pci(&config->disks[i].function);
+	for (u32 i = 0; i < config->net_count; i++)
+		wanted |= wants_pci(&config->nets[i].function);
+	if (config->mmio == CONFIG_MMIO_OFF || !wanted)
+		return 0;
+	log_line("--virtio-mmio: there are no vectors, I/O ports and legacy registers without PCI; "
+		 "leave vectors=, isr=pio, notify=pio and layout=legacy out");
+	return -EINVAL;
 }
 
 int config_check_function(const struct config_parser *parser)

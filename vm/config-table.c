@@ -315,11 +315,15 @@ const struct config_option config_options[] = {
 	  .suboptions = config_iothreads_suboptions,
 	  .man = "Threads that serve the queues of disks and networks, 1 to 64. The default is "
 		 "1." },
-	{ "timeout", "SECONDS", "end the machine after that long, with status 124",
-	  .set = set_timeout,
+	{ "timeout", "SECONDS", "end with status 124 after that", .set = set_timeout,
 	  .man = "End the machine after this time, with an NMI to each CPU first so that the "
 		 "guest's log "
 		 "shows what they did. 0, the default, is no limit." },
+	{ "virtio-mmio", "HOW", "no PCI", .set = config_set_mmio, .beside = true,
+	  .man = "off, acpi or cmdline: have the machine's devices on virtio's own bus of memory "
+		 "and interrupt lines, instead of PCI, for kernels that have none. The kernel is "
+		 "told of them by ACPI (LNRO0005), or, if it has no ACPI either, by words on its "
+		 "command line (virtio_mmio.device=). Modern drivers only. The default is off." },
 	{ "grace", "SECONDS", "from SIGTERM to the end [10]", .set = set_grace,
 	  .man = "SIGTERM presses the machine's power button; after this time, or at a second "
 		 "signal, "

@@ -96,7 +96,10 @@ extern const struct config_suboption config_disk_suboptions[], config_net_subopt
 
 /* ---- config-function.c: what they have in common ---- */
 extern const struct config_suboption config_function_suboptions[];
+int config_set_mmio(struct config_parser *parser, const char *value);
 int config_set_strict(struct config_parser *parser, const char *value);
+/* Does --virtio-mmio go with the devices? 0, or -EINVAL after a log line. */
+int config_check_mmio(const struct config *config);
 /* After the suboptions: do they go together? 0, or -EINVAL after a log line. */
 int config_check_function(const struct config_parser *parser);
 /* ---- config-threads.c: --iothreads, --pin, and iothread= of the devices ---- */

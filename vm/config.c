@@ -337,6 +337,9 @@ static int apply(struct config *config, const struct given *given, size_t count)
 		config->action = CONFIG_RULES;
 		return 0;
 	}
+	err = config_check_mmio(config);
+	if (err)
+		return err;
 	if (config->kernel)
 		return config_check_threads(config);
 	log_line("no kernel: the machine has nothing to boot; run vmm --kernel bzImage, or see vmm "

@@ -67,6 +67,9 @@ enum config_strict {
 	CONFIG_STRICT_LIST
 };
 
+/* virtio-mmio instead of PCI, and who tells the kernel of it. */
+enum config_mmio { CONFIG_MMIO_OFF, CONFIG_MMIO_ACPI, CONFIG_MMIO_CMDLINE };
+
 enum config_action {
 	CONFIG_RUN,
 	CONFIG_CHECK,
@@ -102,6 +105,7 @@ struct config {
 	bool sandbox;	   /* false: --no-sandbox */
 	char *stats;	   /* a file's path, "-" for stderr, NULL: none */
 	bool boot_timing;
+	enum config_mmio mmio;
 	enum config_strict strict; /* CONFIG_STRICT_LIST is an action */
 	char *control;		   /* the control socket's path, NULL: none */
 };

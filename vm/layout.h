@@ -13,6 +13,8 @@
 #define LAYOUT_PCI32_END     0xe0000000ull
 #define LAYOUT_ECAM_START    0xe0000000ull /* bus 0 alone: 1 MiB */
 #define LAYOUT_ECAM_SIZE     MIB(1)
+#define LAYOUT_MMIO_START    0xe1000000ull /* --virtio-mmio: a page of registers a device */
+#define LAYOUT_MMIO_STEP     KIB(4)
 #define LAYOUT_IOAPIC	     0xfec00000ull
 #define LAYOUT_LAPIC	     0xfee00000ull
 #define LAYOUT_IDENTITY_MAP  0xfeffc000ull /* one page, for KVM on Intel */

@@ -120,7 +120,9 @@ wait $job_b && ok 'MSI-X: nothing waits for ever' || fail 'MSI-X: nothing waits 
 wait $job_c && ok 'a line: nothing waits for ever' || fail 'a line: nothing waits for ever' "$(tail -n 3 /tmp/fio.c)"
 kill -INT $ping
 wait $ping
-same 'no ping is lost' "$(grep -oE '[0-9]+% packet loss' /tmp/ping)" '0% packet loss'
+# One may be under way at the end.
+lost=$(awk '/packets transmitted/ { print $1 - $4 }' /tmp/ping)
+[ "${lost:-9}" -le 1 ] && ok 'no ping is lost' || fail 'no ping is lost' "$(tail -n 3 /tmp/ping)"
 echo "moved $moved times:$movable"
 grep virtio /proc/interrupts
 for kind in PCI-MSI IO-APIC; do
