@@ -206,7 +206,8 @@ static void queue_write(struct virtio_mmio *mmio, u32 offset, u32 value)
 			virtio_queue_reset(queue);
 		break;
 	default:
-		area_write(queue, offset, value);
+		if (offset >= VIRTIO_MMIO_QUEUE_DESC_LOW && offset <= VIRTIO_MMIO_QUEUE_USED_HIGH)
+			area_write(queue, offset, value);
 	}
 }
 
@@ -236,6 +237,8 @@ static void register_write(struct virtio_mmio *mmio, u32 offset, u32 value)
 		break;
 	case VIRTIO_MMIO_STATUS:
 		virtio_status_write(device, (u8)value, false);
+		if (device->strict && (u8)value == 0)
+			strict_status_read(device, 0); /* nobody has to look: see enter() */
 		break;
 	default:
 		queue_write(mmio, offset, value);

@@ -73,10 +73,38 @@ static void take_apart(const char *name, bool hotplug)
 	assert_int_equal(pclose(out), 0);
 }
 
-static void check_machine(u32 cpus, u64 size, bool hotplug)
+/* What iasl made of the SSDT says this as often. */
+static void said(const char *words, u32 times)
 {
-	const struct acpi_config config = { cpus, ALIGN_UP(GIB(4) + size, GIB(1)), GIB(32),
-					    hotplug };
+	char command[200], line[16] = "";
+	FILE *out;
+
+	snprintf(command, sizeof(command), "grep -c '%s' %s/SSDT.dsl", words, folder);
+	out = popen(command, "r");
+	assert_non_null(out);
+	assert_non_null(fgets(line, sizeof(line), out));
+	pclose(out);
+	assert_int_equal(atoi(line), times);
+}
+
+static void check_mmio(u32 count)
+{
+	char address[40], pin[20];
+
+	snprintf(address, sizeof(address), "0x%08X, *// Address Base",
+		 0xe1000000 + 4096 * (count - 1));
+	snprintf(pin, sizeof(pin), "0x%08X,$", 16 + (count - 1) % 8);
+	said("LNRO0005", count);
+	said("Interrupt (ResourceConsumer, Level, ActiveHigh, Shared", count);
+	said("0x00001000, *// Address Length", count);
+	said(address, count != 0);
+	said(pin, (count + 7) / 8);
+}
+
+static void check_machine(u32 cpus, u64 size, bool hotplug, u32 mmio)
+{
+	const struct acpi_config config = { cpus, ALIGN_UP(GIB(4) + size, GIB(1)), GIB(32), hotplug,
+					    mmio };
 	/* the last is there with hot-plug slots only */
 	static const char *const expected[] = { "FACP", "APIC", "MCFG", "SSDT", "SSDT" };
 	static const char *const files[] = { "FACP", "APIC", "MCFG", "SSDT", "SSDT2" };
@@ -113,6 +141,7 @@ static void check_machine(u32 cpus, u64 size, bool hotplug)
 	for (u32 i = 0; i < count; i++)
 		take_apart(files[i], hotplug);
 	take_apart("DSDT", hotplug);
+	check_mmio(mmio);
 	memory_destroy(&memory);
 }
 
@@ -127,14 +156,14 @@ static void every_table_disassembles(void **state)
 	}
 	assert_non_null(mkdtemp(folder));
 	for (u32 i = 0; i < ARRAY_SIZE(cpus); i++) {
-		check_machine(cpus[i], MIB(128), i % 2);
-		check_machine(cpus[i], GIB(6), true);
+		check_machine(cpus[i], MIB(128), i % 2, 10 * i);
+		check_machine(cpus[i], GIB(6), true, 1);
 	}
 }
 
 static void too_little_room_is_refused(void **state)
 {
-	const struct acpi_config config = { 254, GIB(4), GIB(32), true };
+	const struct acpi_config config = { 254, GIB(4), GIB(32), true, 31 };
 	struct memory memory;
 	u64 used;
 

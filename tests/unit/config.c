@@ -262,6 +262,12 @@ static void test_functions(void **state)
 	accept("--strict=list"); /* needs no kernel */
 	assert_int_equal(config.action, CONFIG_RULES);
 	config_free(&config);
+	accept("--kernel", "k", "--virtio-mmio", "cmdline", "--disk", "a,queue-size=64");
+	assert_int_equal(config.mmio, CONFIG_MMIO_CMDLINE);
+	config_free(&config);
+	refuse("--virtio-mmio yes|off, acpi or cmdline", "--kernel", "k", "--virtio-mmio", "yes");
+	refuse("--virtio-mmio|leave vectors=", "--kernel", "k", "--virtio-mmio", "acpi", "--net",
+	       "t,vectors=2");
 	refuse("--strict on|off, warn, fail or list", "--kernel", "k", "--strict", "on");
 
 	refuse("layout=new|no such layout|transitional", "--disk", "a,layout=new");
@@ -433,11 +439,11 @@ static const char *output_of(int (*print)(void))
 }
 
 /* All in --help and in the page; options that are parsed and not told would be a secret. */
-static const char *const told[] = { "kernel",  "initrd",  "cmdline",   "cpus",	      "mem",
-				    "disk",    "net",	  "serial",    "rng",	      "iothreads",
-				    "timeout", "grace",	  "no-reboot", "no-sandbox",  "config",
-				    "help",    "version", "stats",     "boot-timing", "pin",
-				    "strict",  "control" };
+static const char *const told[] = { "kernel",  "initrd",  "cmdline",	"cpus",	       "mem",
+				    "disk",    "net",	  "serial",	"rng",	       "iothreads",
+				    "timeout", "grace",	  "no-reboot",	"no-sandbox",  "config",
+				    "help",    "version", "stats",	"boot-timing", "pin",
+				    "strict",  "control", "virtio-mmio" };
 static const char *const statuses[] = {
 	"0", "1", "2", "3", "4", "120", "123", "124", "125", "128+N"
 };
