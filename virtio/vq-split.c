@@ -4,6 +4,9 @@
  * The three ring areas are checked once, at the start, and then used by host pointers. What the
  * driver writes into them may change at any time: each field is loaded exactly once (atomically, or
  * a descriptor by one copy), checked, and only the copy is used.
+ *
+ * The order of these accesses is what keeps notifications from being lost: who changes it changes
+ * tests/unit/model-device.h too, which tries every interleaving with a driver.
  */
 #include <linux/virtio_ring.h>
 #include "virtio/vq-chain.h"
