@@ -167,6 +167,11 @@ static u32 place_of(const struct machine *m, const struct machine_device *d, s32
 	return i;
 }
 
+static u64 ring_features(const struct config_function *function)
+{
+	return function->packed ? BIT64(VIRTIO_F_RING_PACKED) : 0;
+}
+
 static int make_disk(struct machine *m, struct machine_device *d)
 {
 	const struct config_disk *config = d->disk_config;
@@ -180,6 +185,7 @@ static int make_disk(struct machine *m, struct machine_device *d)
 		.one_reactor = config->iothread >= 0,
 		.writethrough = config->writethrough,
 		.queue_size = config->function.queue_size,
+		.features = ring_features(&config->function),
 	};
 	int ret = disk_register(&d->disk, m->reactors);
 
@@ -205,6 +211,7 @@ static int make_net(struct machine *m, struct machine_device *d)
 		.queue_size = config->function.queue_size,
 		.first_reactor = place_of(m, d, config->iothread),
 		.one_reactor = config->iothread >= 0,
+		.features = ring_features(&config->function),
 		.mtu = config->mtu ? config->mtu : (u16)(d->tap.mtu > 65535 ? 65535 : d->tap.mtu),
 	};
 	int ret = tap_register(&d->tap, m->reactors);
@@ -220,7 +227,8 @@ static int make_net(struct machine *m, struct machine_device *d)
 static int make_rng(struct machine *m, struct machine_device *d)
 {
 	int ret = virtio_rng_create(&d->rng, &m->memory, m->reactors,
-				    m->config->rng_function.queue_size);
+				    m->config->rng_function.queue_size,
+				    ring_features(&m->config->rng_function));
 
 	if (!ret)
 		d->device = virtio_rng_device(d->rng);

@@ -150,7 +150,7 @@ static int make_device(struct virtio_blk *blk, const struct virtio_blk_options *
 		.name = config->name,
 		.memory = config->memory,
 		.reactors = config->reactors,
-		.features = blk_config_features(blk),
+		.features = blk_config_features(blk) | config->features,
 		.config_size = blk_config_size(),
 		.queue_count = config->queues,
 		.queue_size = BLK_QUEUE_SIZE,

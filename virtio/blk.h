@@ -14,6 +14,7 @@ struct virtio_blk_options {
 	struct disk *disk; /* open and registered; outlives the device */
 	u16 queues;
 	u16 queue_size;	   /* offered; 0: as large as can be */
+	u64 features;	   /* of VIRTIO_OPTIONAL, those offered */
 	u32 first_reactor; /* queue n is served by reactor first_reactor + n, modulo their number */
 	bool one_reactor;  /* all queues by first_reactor */
 	bool writethrough; /* the device starts with writeback = 0 */

@@ -355,7 +355,7 @@ int virtio_device_init(struct virtio_device *device, const struct virtio_device_
 	device->reactors = config->reactors;
 	snprintf(device->name, sizeof(device->name), "%s", config->name);
 	device->offered =
-		config->features | ((MODERN_FEATURES | LEGACY_FEATURES) & ~config->withheld);
+		(config->features | MODERN_FEATURES | LEGACY_FEATURES) & ~config->withheld;
 	device->bus_master = true;
 	device->intx_file = -1;
 	device->config_size = config->config_size;

@@ -199,15 +199,19 @@ struct virtio_device {
 
 /* ---- for main.c and device types: construction ---- */
 
+/* Ring and transport features that the user chooses for each device. */
+#define VIRTIO_OPTIONAL (BIT64(VIRTIO_F_RING_PACKED))
+
 struct virtio_device_config {
 	const struct virtio_device_ops *ops;
 	void *owner;
 	const char *name;
 	const struct memory *memory;
 	struct reactors *reactors;
-	u64 features;	 /* device-type bits (0..23, 50..63); the core adds VERSION_1, RING_* ,
-			    ANY_LAYOUT, NOTIFY_ON_EMPTY, RING_RESET */
-	u64 withheld;	 /* of the core's bits those that this device's host end lacks */
+	u64 features;	 /* device-type bits (0..23, 50..63), and which of VIRTIO_OPTIONAL are
+			    offered; the core adds VERSION_1, INDIRECT_DESC, EVENT_IDX, ANY_LAYOUT,
+			    NOTIFY_ON_EMPTY, RING_RESET */
+	u64 withheld;	 /* of these, bits that this device's host end lacks */
 	u32 config_size; /* bytes of device-specific configuration */
 	u16 queue_count;
 	u16 queue_size;		 /* max of each: power of two up to VQ_MAX_SIZE */
@@ -292,7 +296,7 @@ void virtio_config_write(struct virtio_device *device, u32 offset, u32 size, u64
 u8 virtio_config_generation(struct virtio_device *device);
 /* Queue registers; queue may be any number from the driver, NULL if there is none such. */
 struct virtio_queue *virtio_queue_get(struct virtio_device *device, u16 index);
-/* queue_size write: ignored unless a power of two up to max_size and not enabled. */
+/* queue_size write: ignored unless up to max_size, a power of two (or packed), and not enabled. */
 void virtio_queue_set_size(struct virtio_queue *queue, u16 size);
 /* queue_enable = 1: starts the queue if the device is running. The transport has written the areas.
  */

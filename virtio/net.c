@@ -524,7 +524,8 @@ static int device_init(struct virtio_net *net, const struct virtio_net_options *
 		.name = config->name,
 		.memory = config->memory,
 		.reactors = config->reactors,
-		.features = net->vhost ? net_vhost_offered(net->vhost, features) : features,
+		.features = (net->vhost ? net_vhost_offered(net->vhost, features) : features) |
+			    config->features,
 		.withheld = net->vhost ? net_vhost_withheld(net->vhost) : 0,
 		.config_size = CONFIG_BYTES,
 		.queue_count = (u16)(2 * net->max_pairs + 1),

@@ -23,6 +23,7 @@ struct virtio_net_options {
 	bool one_reactor;  /* all pairs, and the control queue, by first_reactor */
 	u8 mac[6];
 	u16 queue_size; /* offered; 0: as large as can be */
+	u64 features;	/* of VIRTIO_OPTIONAL, those offered */
 	u16 mtu;	/* offered as VIRTIO_NET_F_MTU; at least 68 */
 };
 

@@ -220,7 +220,7 @@ static bool rest_run(struct reactor_poller *poller)
 
 static void start(struct virtio_queue *queue, const struct vq_setup *setup)
 {
-	const struct vq_format *format = &vq_split;
+	const struct vq_format *format = setup->packed ? &vq_packed : &vq_split;
 
 	if (queue->device->strict)
 		format = strict_format(queue, format);
@@ -357,6 +357,7 @@ void virtio_queue_want(struct virtio_queue *queue)
 		.event_idx = virtio_has(device, VIRTIO_RING_F_EVENT_IDX),
 		.indirect = virtio_has(device, VIRTIO_RING_F_INDIRECT_DESC),
 		.notify_on_empty = device->legacy && virtio_has(device, VIRTIO_F_NOTIFY_ON_EMPTY),
+		.packed = !device->legacy && virtio_has(device, VIRTIO_F_RING_PACKED),
 	};
 	if (device->strict)
 		strict_queue_started(queue);
@@ -409,11 +410,16 @@ struct virtio_queue *virtio_queue_get(struct virtio_device *device, u16 index)
 
 void virtio_queue_set_size(struct virtio_queue *queue, u16 size)
 {
-	if (queue->device->strict)
+	const struct virtio_device *device = queue->device;
+	/* 4.1.4.3.1: from when it is final that rings are packed, any size goes */
+	bool any = device->status & VIRTIO_CONFIG_S_FEATURES_OK &&
+		   virtio_has(device, VIRTIO_F_RING_PACKED);
+
+	if (device->strict)
 		strict_queue_size(queue, size);
-	if (queue->enabled || queue->resetting || queue->device->resetting)
+	if (queue->enabled || queue->resetting || device->resetting)
 		return;
-	if (size == 0 || size > queue->max_size || (size & (size - 1)))
+	if (size == 0 || size > queue->max_size || (!any && (size & (size - 1))))
 		return;
 	queue->size = size;
 }

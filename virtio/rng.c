@@ -95,7 +95,7 @@ static const struct virtio_device_ops rng_ops = {
 };
 
 int virtio_rng_create(struct virtio_rng **out, const struct memory *memory,
-		      struct reactors *reactors, u16 queue_size)
+		      struct reactors *reactors, u16 queue_size, u64 features)
 {
 	const struct virtio_device_config config = {
 		.ops = &rng_ops,
@@ -105,6 +105,7 @@ int virtio_rng_create(struct virtio_rng **out, const struct memory *memory,
 		.queue_count = 1,
 		.queue_size = QUEUE_SIZE,
 		.queue_offer = queue_size,
+		.features = features,
 	};
 	struct virtio_rng *rng = calloc(1, sizeof(*rng));
 	int err;

@@ -6,10 +6,10 @@
 
 struct virtio_rng;
 
-/* queue_size: offered; 0: as large as can be. Before reactors_start(). 0 or -errno (logged). Main
- * thread. */
+/* queue_size: offered; 0: as large as can be; features: of VIRTIO_OPTIONAL, those offered. Before
+ * reactors_start(). 0 or -errno (logged). Main thread. */
 int virtio_rng_create(struct virtio_rng **rng, const struct memory *memory,
-		      struct reactors *reactors, u16 queue_size);
+		      struct reactors *reactors, u16 queue_size, u64 features);
 struct virtio_device *virtio_rng_device(struct virtio_rng *rng);
 void virtio_rng_destroy(struct virtio_rng *rng);
 

@@ -4,7 +4,7 @@
 
 int vq_start(struct virtqueue *vq, const struct vq_format *format, const struct vq_setup *setup)
 {
-	memset(vq, 0, sizeof(*vq));
+	memset(vq, 0, offsetof(struct virtqueue, taken));
 	vq->format = format;
 	vq->memory = setup->memory;
 	vq->size = setup->size;

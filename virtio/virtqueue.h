@@ -1,6 +1,6 @@
 /*
- * A virtqueue, the device's side of it (virtio 1.3, 2.6 and 2.7): takes buffers that the driver
- * made available, returns them used. Knows rings and guest memory only: no device, no thread, no
+ * A virtqueue, the device's side of it (virtio 1.3, 2.6 to 2.8): takes buffers that the driver made
+ * available, returns them used. Knows rings and guest memory only: no device, no thread, no
  * interrupt.
  *
  * One thread at a time (the queue's reactor). No function allocates. All ring and descriptor fields
@@ -20,19 +20,20 @@ struct vq_buffer {
 	struct iovec *iov;  /* readable ones first; host pointers into guest memory */
 	u16 readable;	    /* how many of iov */
 	u16 writable;	    /* how many after them */
-	u16 head;	    /* what vq_push() wants back */
+	u16 head;	    /* what vq_push() wants back: below the ring's size */
 	u32 readable_bytes; /* totals; a chain past 4 GiB is a fault */
 	u32 writable_bytes;
 };
 
 struct vq_setup {
 	const struct memory *memory;
-	u16 size;      /* split: power of two, 1 to VQ_MAX_SIZE */
+	u16 size;      /* 1 to VQ_MAX_SIZE; split: power of two */
 	u16 chain_max; /* longest chain that there is room for; 0: size */
 	u64 descriptors, driver,
 		device;		  /* guest-physical: descriptor area, driver area, device area */
 	bool event_idx, indirect; /* negotiated */
 	bool notify_on_empty;	  /* negotiated (legacy) */
+	bool packed;		  /* negotiated: vq_packed is the format */
 };
 
 struct virtqueue;
@@ -49,7 +50,12 @@ struct vq_format {
 	bool (*available)(const struct virtqueue *vq);
 };
 
-extern const struct vq_format vq_split;
+extern const struct vq_format vq_split, vq_packed;
+
+/* A place in a packed ring, and the two flags that its wrap counter stands for there. */
+struct vq_place {
+	u16 at, flags;
+};
 
 struct virtqueue {
 	const struct vq_format *format;
@@ -58,19 +64,27 @@ struct virtqueue {
 	u16 size, chain_max;
 	bool event_idx, indirect, notify_on_empty;
 	bool muted;
-	/* split ring: host pointers, checked to lie in RAM for their whole length */
+	/* host pointers, checked to lie in RAM for their whole length */
 	void *descriptors;
-	void *available;
-	void *used;
-	u16 next_available;		 /* free-running: next entry to take */
-	u16 next_used;			 /* free-running: next entry to write */
+	void *available; /* the driver area: available ring, or driver event suppression */
+	void *used;	 /* the device area: used ring, or device event suppression */
+	/* free-running, in ring entries: split, of the two rings; packed, descriptors */
+	u16 next_available;		 /* next entry to take */
+	u16 next_used;			 /* next entry to write */
 	u16 published;			 /* the used index the driver saw last */
-	u16 taken[VQ_MAX_SIZE];		 /* heads popped, by their place in the available ring */
 	u64 in_flight[VQ_MAX_SIZE / 64]; /* heads popped and not yet pushed or unpopped */
+	/* packed ring */
+	struct vq_place take, use; /* the next descriptor to take, and to write as used */
+	u16 hidden_at;		   /* the first of those used and not yet shown ... */
+	u64 hidden;		   /* ... and what will show them all: its last eight bytes */
+
+	/* not cleared at the start */
+	u16 taken[VQ_MAX_SIZE]; /* heads popped, by their (last) place in the ring */
+	u16 span[VQ_MAX_SIZE];	/* packed, by head: descriptors, and whether one is writable */
 };
 
-/* Begins with an empty used ring at index 0 (2.6.1). -EINVAL: bad size or alignment; -EFAULT: an
- * area outside RAM; vq->fault says which. */
+/* Begins with an empty ring at index 0 (2.6.1), wrap counters at 1 (2.8.1). -EINVAL: bad size or
+ * alignment; -EFAULT: an area outside RAM; vq->fault says which. */
 int vq_start(struct virtqueue *vq, const struct vq_format *format, const struct vq_setup *setup);
 
 /*
@@ -93,20 +107,20 @@ static inline void vq_unpop(struct virtqueue *vq, u16 count)
 }
 
 /* Adds a used element, not yet visible: written is how many bytes from the start of the writable
- * part the device wrote at least (2.7.8.2). Completion order is free. */
+ * part the device wrote at least (2.7.8.2, 2.8.4). Completion order is free. */
 static inline void vq_push(struct virtqueue *vq, u16 head, u32 written)
 {
 	vq->format->push(vq, head, written);
 }
 
 /* Makes all pushed elements visible at once. True if the driver wants to be notified of them
- * (2.7.7.2). */
+ * (2.7.7.2, 2.8.10). */
 static inline bool vq_publish(struct virtqueue *vq)
 {
 	return vq->format->publish(vq);
 }
 
-/* Asks the driver for no available buffer notifications: a hint (2.7.10). */
+/* Asks the driver for no available buffer notifications: a hint (2.7.10, 2.8.10). */
 static inline void vq_mute(struct virtqueue *vq)
 {
 	vq->format->mute(vq);

@@ -38,6 +38,7 @@ void strict_fault(struct virtio_queue *queue)
 		{ "GiB", STRICT_RING_BYTES },
 		{ "jumped", STRICT_RING_INDEX },
 		{ "head", STRICT_RING_HEAD },
+		{ "buffer id", STRICT_RING_HEAD },
 		{ "next index", STRICT_RING_HEAD },
 		{ "in flight", STRICT_RING_IN_FLIGHT },
 	};

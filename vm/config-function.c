@@ -132,6 +132,13 @@ int config_check_mmio(const struct config *config)
 	return -EINVAL;
 }
 
+static int set_packed(struct config_parser *parser, void *target, const char *value)
+{
+	struct config_function *function = target;
+
+	return config_bool(parser, "packed", value, &function->packed);
+}
+
 int config_check_function(const struct config_parser *parser)
 {
 	const struct config_function *function = parser->function;
@@ -142,6 +149,10 @@ int config_check_function(const struct config_parser *parser)
 				    "layout=legacy has its ISR and its doorbell in I/O space "
 				    "alone; leave %s=mmio out",
 				    function->isr == CONFIG_PLACE_MMIO ? "isr" : "notify");
+	if (function->layout == CONFIG_LAYOUT_LEGACY && function->packed)
+		return config_error(parser, NULL,
+				    "layout=legacy knows the old virtqueues alone; leave packed "
+				    "out");
 	return 0;
 }
 
@@ -164,5 +175,8 @@ const struct config_suboption config_function_suboptions[] = {
 	{ "queue-size", "N", .shared = true, .set = set_queue_size,
 	  .man = "Entries of each virtqueue, a power of two up to the default: 256 for disks, "
 		 "512 for networks, 64 for entropy." },
+	{ "packed", "on|off", .argument_optional = true, .shared = true, .set = set_packed,
+	  .man = "Offer virtqueues of the packed format, which drivers take if they know it. The "
+		 "default is off." },
 	{ 0 },
 };

@@ -33,6 +33,7 @@ struct config_function {
 	bool vectors_given;
 	u16 vectors;	/* MSI-X, if vectors_given; 0: none */
 	u16 queue_size; /* 0: the largest */
+	bool packed;	/* virtqueues of the packed format are offered */
 };
 
 struct config_disk {

@@ -1,7 +1,7 @@
 /*
- * The split ring against a driver that writes anything anywhere: input bytes are that driver's
+ * Both kinds of rings against a driver that writes anything anywhere: input bytes are that driver's
  * program. For libFuzzer: clang -g -D_GNU_SOURCE -I. -fsanitize=fuzzer,address,undefined
- * tests/fuzz/virtqueue.c virtio/virtqueue.c virtio/vq-split.c and in `make check` by
+ * tests/fuzz/virtqueue.c virtio/virtqueue.c virtio/vq-*.c and in `make check` by
  * tests/unit/virtqueue-fuzz.c with programs of its own making.
  *
  * Held: every buffer given out lies in RAM (allocated apart, so that the address sanitizer sees the
@@ -90,6 +90,77 @@ static void *ring_at(struct fuzz *fuzz, u64 area, u64 offset, u64 bytes)
 {
 	return memory_at(&fuzz->memory, area + offset, bytes);
 }
+
+/* ---- packed ---- */
+
+/* What the flags are of a descriptor that the device takes next, or `ahead` of that. */
+static u16 turn(const struct fuzz *fuzz, u32 ahead)
+{
+	u16 flags = fuzz->vq.take.flags;
+
+	if (fuzz->vq.take.at + ahead >= fuzz->setup.size)
+		flags ^= BIT(VRING_PACKED_DESC_F_AVAIL) | BIT(VRING_PACKED_DESC_F_USED);
+	return flags;
+}
+
+static void put_packed(struct fuzz *fuzz, u64 at, u64 addr, u32 len, u16 id, u16 flags)
+{
+	struct vring_packed_desc desc = { .addr = addr, .len = len, .id = id, .flags = flags };
+	void *to = memory_at(&fuzz->memory, at, sizeof(desc));
+
+	if (to)
+		memcpy(to, &desc, sizeof(desc));
+}
+
+static u64 packed_place(const struct fuzz *fuzz, u32 ahead)
+{
+	return fuzz->setup.descriptors + 16ull * ((fuzz->vq.take.at + ahead) % fuzz->setup.size);
+}
+
+/* Mostly one that could be meant. */
+static u16 packed_id(struct fuzz *fuzz)
+{
+	u32 bits = take(fuzz, 2);
+
+	return (u16)(bits & 0xf000 ? bits % fuzz->setup.size : bits);
+}
+
+static void write_packed(struct fuzz *fuzz, u64 at, u32 ahead)
+{
+	u64 addr = address(fuzz);
+	u32 len = length(fuzz), bits = take(fuzz, 2);
+
+	put_packed(fuzz, at, addr, len, packed_id(fuzz),
+		   (u16)(bits & 0x3000 ? (bits & 15) | turn(fuzz, ahead) : bits));
+}
+
+/* A sound chain, readable ones first, in the ring or in a table. */
+static void packed_chain(struct fuzz *fuzz, u64 table, u32 parts)
+{
+	u32 readable = take(fuzz, 1) % (parts + 1), bytes = take(fuzz, 1);
+	u16 id = packed_id(fuzz), flags;
+
+	for (u32 i = 0; i < parts; i++) {
+		flags = i >= readable ? VRING_DESC_F_WRITE : 0;
+		if (!table)
+			flags |= (u16)(turn(fuzz, i) | (i + 1 < parts ? VRING_DESC_F_NEXT : 0));
+		put_packed(fuzz, table ? table + 16ull * i : packed_place(fuzz, i), 0x8000 + 64 * i,
+			   bytes, id, flags);
+	}
+}
+
+static void packed_indirect(struct fuzz *fuzz)
+{
+	u32 parts = 1 + take(fuzz, 1) % 80, said = take(fuzz, 1) & 3 ? parts : take(fuzz, 1);
+	/* sometimes so that the table ends where RAM does, and the sanitizer watches */
+	u64 table = take(fuzz, 1) & 1 ? LOW - 16ull * said : 0x4000;
+
+	packed_chain(fuzz, table, parts);
+	put_packed(fuzz, packed_place(fuzz, 0), table, 16 * said, packed_id(fuzz),
+		   (u16)(turn(fuzz, 0) | VRING_DESC_F_INDIRECT));
+}
+
+/* ---- split ---- */
 
 static void write_descriptor(struct fuzz *fuzz, u64 at)
 {
@@ -222,18 +293,13 @@ static void unpop(struct fuzz *fuzz)
 	fuzz->since_push = (u16)(fuzz->since_push - count);
 }
 
-static void step(struct fuzz *fuzz)
+/* What the driver writes. */
+static void write_split(struct fuzz *fuzz, u32 op)
 {
 	const struct vq_setup *setup = &fuzz->setup;
-	u32 op = take(fuzz, 1);
 	u8 *to;
 
 	switch (op % 20) {
-	case 0:
-	case 1:
-	case 2:
-		write_descriptor(fuzz, setup->descriptors + 16ull * (take(fuzz, 2) % setup->size));
-		break;
 	case 3: /* somewhere: tables */
 		write_descriptor(fuzz, take(fuzz, 2));
 		break;
@@ -246,6 +312,50 @@ static void step(struct fuzz *fuzz)
 		le16_store(to,
 			   (u16)(op & 0x80 ? take(fuzz, 2) : le16_load(to) + take(fuzz, 1) % 4));
 		break;
+	case 16:
+	case 17:
+		sound_direct(fuzz);
+		break;
+	case 18:
+	case 19:
+		sound_indirect(fuzz);
+		break;
+	default:
+		write_descriptor(fuzz, setup->descriptors + 16ull * (take(fuzz, 2) % setup->size));
+	}
+}
+
+static void write_ring_packed(struct fuzz *fuzz, u32 op)
+{
+	u32 ahead;
+
+	switch (op % 20) {
+	case 3:
+		write_packed(fuzz, take(fuzz, 2), 0);
+		break;
+	case 6: /* the driver's events */
+		le32_store(ring_at(fuzz, fuzz->setup.driver, 0, 4), take(fuzz, 4));
+		break;
+	case 16:
+	case 17:
+		packed_chain(fuzz, 0, 1 + take(fuzz, 1) % fuzz->setup.size);
+		break;
+	case 18:
+	case 19:
+		packed_indirect(fuzz);
+		break;
+	default:
+		ahead = op & 0x80 ? 0 : take(fuzz, 1) % fuzz->setup.size;
+		write_packed(fuzz, packed_place(fuzz, ahead), ahead);
+	}
+}
+
+static void step(struct fuzz *fuzz)
+{
+	u32 op = take(fuzz, 1);
+	u8 *to;
+
+	switch (op % 20) {
 	case 7: /* flags, indices, events, used elements: any word of RAM */
 		to = memory_at(&fuzz->memory, take(fuzz, 2) & ~1u, 2);
 		if (to)
@@ -273,24 +383,22 @@ static void step(struct fuzz *fuzz)
 	case 15:
 		unpop(fuzz);
 		break;
-	case 16:
-	case 17:
-		sound_direct(fuzz);
-		break;
-	case 18:
-	case 19:
-		sound_indirect(fuzz);
-		break;
+	default:
+		if (fuzz->setup.packed)
+			write_ring_packed(fuzz, op);
+		else
+			write_split(fuzz, op);
 	}
 }
 
 /* The driver resets and goes on: memory keeps what it wrote, but for the index. */
 static bool begin(struct fuzz *fuzz)
 {
-	if (vq_start(&fuzz->vq, &vq_split, &fuzz->setup) < 0)
+	if (vq_start(&fuzz->vq, fuzz->setup.packed ? &vq_packed : &vq_split, &fuzz->setup) < 0)
 		return false;
 	fuzz->held_count = fuzz->since_push = 0;
-	le16_store(ring_at(fuzz, fuzz->setup.driver, 2, 2), 0);
+	if (!fuzz->setup.packed)
+		le16_store(ring_at(fuzz, fuzz->setup.driver, 2, 2), 0);
 	return true;
 }
 
@@ -317,10 +425,13 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 		.event_idx = how & 32,
 		.indirect = how & 64,
 		.notify_on_empty = how & 128,
+		.packed = take(&fuzz, 1) & 1,
 		.descriptors = 0x1000,
 		.driver = 0x2000,
 		.device = 0x3000,
 	};
+	if (fuzz.setup.packed && how & 0xf000) /* any size goes */
+		fuzz.setup.size = 1 + (how & 63);
 	if ((how & 0xf00) == 0xf00) { /* areas anywhere, over each other too */
 		fuzz.setup.descriptors = address(&fuzz);
 		fuzz.setup.driver = address(&fuzz);

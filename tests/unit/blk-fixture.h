@@ -101,6 +101,7 @@ static inline void make(struct fixture *f, const struct setting *s)
 	struct virtio_blk_options config = { .name = "blk0",
 					     .queues = s->queues ? s->queues : 1,
 					     .writethrough = s->writethrough,
+					     .features = driver_features(),
 					     .serial = "a serial of 20 bytes" };
 
 	memset(f, 0, sizeof(*f));
@@ -384,7 +385,8 @@ static inline int tear_down(void **state)
 	return system(command);
 }
 
-/* Runs the tests on each engine, and with busy-polling. Returns how many failed. */
+/* Runs the tests on each engine, with busy-polling, and with packed rings. Returns how many failed.
+ */
 #define on_both_engines(tests)                                                                   \
 	({                                                                                       \
 		int failed_ = cmocka_run_group_tests_name("io_uring", tests, set_up, tear_down); \
@@ -392,6 +394,9 @@ static inline int tear_down(void **state)
 		driver_poll_us = 1000;                                                           \
 		failed_ += cmocka_run_group_tests_name("polling", tests, set_up, tear_down);     \
 		driver_poll_us = 0;                                                              \
+		driver_packed = true;                                                            \
+		failed_ += cmocka_run_group_tests_name("packed", tests, set_up, tear_down);      \
+		driver_packed = false;                                                           \
 		on_epoll = true;                                                                 \
 		failed_ + cmocka_run_group_tests_name("epoll", tests, set_up, tear_down);        \
 	})

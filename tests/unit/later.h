@@ -203,7 +203,7 @@ static inline void later_init(struct later *later, struct driver_machine *machin
 		.name = name,
 		.memory = &machine->memory,
 		.reactors = machine->reactors,
-		.features = 0xff | BIT64(50),
+		.features = 0xff | BIT64(50) | VIRTIO_OPTIONAL,
 		.config_size = LATER_CONFIG,
 		.queue_count = LATER_QUEUES,
 		.queue_size = LATER_SIZE,

@@ -108,6 +108,7 @@ static inline void bench_rings(struct bench *b, const struct bench_options *opti
 		u16 size = options->legacy ? NET_QUEUE_SIZE : BENCH_RING;
 
 		driver_ring_init(&b->rings[i], &b->machine.memory, RING_AT(i), size, false);
+		b->rings[i].packed &= !options->legacy;
 		if (!options->legacy) {
 			driver_queue(b->device, i, &b->rings[i]);
 			continue;
@@ -166,7 +167,9 @@ static inline struct bench *bench_up(const struct bench_options *options)
 {
 	const struct tap_config tap = { BENCH_TAP, options->queues ? options->queues : 1 };
 	struct bench *b = &bench;
-	struct virtio_net_options config = { .name = "net0", .tap = &b->tap };
+	struct virtio_net_options config = { .name = "net0",
+					     .tap = &b->tap,
+					     .features = driver_features() };
 
 	if (!options->wire)
 		netns_needed();
@@ -343,21 +346,21 @@ static inline u32 rx_take_buffer(struct bench *b, u16 pair, struct bench_frame *
 
 static inline bool rx_waiting(struct bench *b, u16 pair)
 {
-	const struct driver_ring *ring = &b->rings[2 * pair];
+	struct driver_ring *ring = &b->rings[2 * pair];
 
-	return __atomic_load_n(&ring->used->idx, __ATOMIC_ACQUIRE) != ring->next_used;
+	return driver_shown(ring) != ring->next_used;
 }
 
 /* The next frame, held to what 5.1.6.4.1 says of buffers. */
 static inline struct bench_frame *rx_take(struct bench *b, u16 pair)
 {
-	const struct driver_ring *ring = &b->rings[2 * pair];
+	struct driver_ring *ring = &b->rings[2 * pair];
 	struct bench_frame *frame = &received;
 	u16 there, num = 1;
 	u32 room, written = 0;
 
 	driver_wait(rx_waiting(b, pair));
-	there = (u16)(__atomic_load_n(&ring->used->idx, __ATOMIC_ACQUIRE) - ring->next_used);
+	there = (u16)(driver_shown(ring) - ring->next_used);
 	frame->size = 0;
 	frame->buffers = 1;
 	room = rx_take_buffer(b, pair, frame, &written);

@@ -270,5 +270,5 @@ int main(void)
 	};
 
 	netns_enter();
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return driver_run_both(tests);
 }

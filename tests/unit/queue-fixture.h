@@ -89,11 +89,6 @@ static inline void add(struct driver_ring *ring, int n)
 	assert_true(driver_add(ring, parts, 2) >= 0);
 }
 
-static inline u16 used_index(const struct driver_ring *ring)
-{
-	return __atomic_load_n(&ring->used->idx, __ATOMIC_ACQUIRE);
-}
-
 static inline void set_mode(struct fixture *f, enum later_mode mode)
 {
 	atomic_store(&f->later.queues[0].mode, mode);
@@ -119,6 +114,7 @@ static inline void set_pfn(struct fixture *f, u16 index, u64 at)
 static inline void legacy_ring(struct fixture *f, struct driver_ring *ring, u16 index, u64 at)
 {
 	driver_ring_init(ring, &f->machine.memory, at, LATER_SIZE, false);
+	ring->packed = false; /* whatever is offered */
 	set_pfn(f, index, at);
 	assert_true(f->device->queues[index].enabled);
 	assert_int_equal(f->device->queues[index].descriptors, ring->descriptors_at);

@@ -22,7 +22,7 @@ static int up(void **state, bool epoll)
 
 	memset(f, 0, sizeof(*f));
 	driver_machine_up(&f->machine, RAM, 1, epoll);
-	assert_int_equal(virtio_rng_create(&f->rng, &f->machine.memory, f->machine.reactors, 0), 0);
+	assert_int_equal(virtio_rng_create(&f->rng, &f->machine.memory, f->machine.reactors, 0, VIRTIO_OPTIONAL), 0);
 	f->device = virtio_rng_device(f->rng);
 	f->interrupt = driver_interrupt(&f->machine, &f->device->queues[0]);
 	driver_machine_go(&f->machine);
@@ -181,5 +181,5 @@ int main(void)
 		cmocka_unit_test_setup_teardown(gives_no_empty_buffers, up_without_entropy, down),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return driver_run_both(tests);
 }

@@ -88,8 +88,8 @@ static void features_offered(void **state)
 	const u64 rings = BIT64(VIRTIO_RING_F_INDIRECT_DESC) | BIT64(VIRTIO_RING_F_EVENT_IDX);
 	const u64 old = BIT64(VIRTIO_F_ANY_LAYOUT) | BIT64(VIRTIO_F_NOTIFY_ON_EMPTY);
 
-	assert_int_equal(offered(f, false),
-			 0xff | BIT64(50) | rings | V1 | BIT64(VIRTIO_F_RING_RESET));
+	assert_int_equal(offered(f, false), 0xff | BIT64(50) | rings | V1 |
+						    BIT64(VIRTIO_F_RING_RESET) | VIRTIO_OPTIONAL);
 	assert_int_equal(offered(f, true), 0xff | rings | old);
 	static const u32 beyond[] = { 2, 3, 63, 64, 65, 0x80000000, UINT32_MAX };
 	for (size_t i = 0; i < ARRAY_SIZE(beyond); i++)

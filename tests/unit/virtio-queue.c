@@ -157,7 +157,7 @@ static void late_arrival(void **state)
 		f->later.queues[0].found_empty_arg = f;
 		atomic_store(&f->later.queues[0].found_empty, add_unheard);
 		driver_ring_doorbell(&f->ring);
-		driver_wait(used_index(&f->ring) == 2);
+		driver_wait(driver_shown(&f->ring) == 2);
 		driver_reset(f->device);
 	}
 }
@@ -179,7 +179,7 @@ static void spurious_kicks(void **state)
 		}
 		later_settle(&f->later);
 		assert_int_equal(taken(f), before);
-		assert_int_equal(used_index(&f->ring), 0);
+		assert_int_equal(driver_shown(&f->ring), 0);
 		assert_int_equal(driver_interrupts(f->interrupt), 0);
 		assert_int_equal(driver_status_now(f->device), 0x0f);
 		/* whether it listens again or still looks by itself: the next one is heard */
@@ -280,7 +280,7 @@ static void bus_master_pauses(void **state)
 	driver_ring_doorbell(&f->ring);
 	later_settle(&f->later);
 	assert_int_equal(taken(f), 1);
-	assert_int_equal(used_index(&f->ring), 0);
+	assert_int_equal(driver_shown(&f->ring), 0);
 	assert_int_equal(driver_interrupts(f->interrupt), 0);
 	/* not even if the device type asks by itself */
 	reactor_call(f->device->queues[0].reactor, try_pop, &f->device->queues[0]);
@@ -297,7 +297,28 @@ static void bus_master_pauses(void **state)
 
 /* ---- faults ---- */
 
-static void hostile(struct driver_ring *ring, int kind)
+static void hostile_packed(struct driver_ring *ring, int kind)
+{
+	static const struct {
+		u64 at;
+		u32 length;
+		u16 id, flags;
+	} descriptors[] = {
+		{ BUFFER(0), 1, 0, VRING_DESC_F_NEXT }, /* the rest is not there */
+		{ BUFFER(0), 1, 16, 0 },
+		{ BUFFER(0), 1, 2, 0 }, /* twice, see below */
+		{ UINT64_MAX, 2, 0, 0 },
+		{ BUFFER(0), 16, 0, VRING_DESC_F_INDIRECT | VRING_DESC_F_NEXT },
+		{ BUFFER(0), 16, 0, VRING_DESC_F_WRITE | VRING_DESC_F_NEXT },
+	};
+
+	driver_packed_write(ring, descriptors[kind].at, descriptors[kind].length,
+			    descriptors[kind].id, descriptors[kind].flags);
+	if (kind == 2 || kind == 5)
+		driver_packed_write(ring, BUFFER(0), 16, 2, 0);
+}
+
+static void hostile_split(struct driver_ring *ring, int kind)
 {
 	switch (kind) {
 	case 0:
@@ -328,21 +349,24 @@ static void hostile(struct driver_ring *ring, int kind)
 		driver_offer(ring, 0);
 		break;
 	}
-	driver_publish(ring);
-	driver_ring_doorbell(ring);
 }
 
 /* 2.1.2: a broken ring is NEEDS_RESET and a configuration interrupt; another device goes on; a
  * reset mends it. */
 static void broken_rings(void **state)
 {
-	static const char *const faults[] = {
-		"a descriptor chain loops",
-		"a head is outside the descriptor table",
-		"the available index jumped",
-		"a descriptor is outside RAM",
-		"an indirect descriptor inside an indirect table",
-		"a readable descriptor follows a writable one",
+	static const struct {
+		const char *split, *packed;
+	} faults[] = {
+		{ "a descriptor chain loops",
+		  "a chain goes on with a descriptor that is not there" },
+		{ "a head is outside the descriptor table", "a buffer id is outside the ring" },
+		{ "the available index jumped", "a buffer in flight was made available again" },
+		{ "a descriptor is outside RAM", "a descriptor is outside RAM" },
+		{ "an indirect descriptor inside an indirect table",
+		  "an indirect descriptor in a chain" },
+		{ "a readable descriptor follows a writable one",
+		  "a readable descriptor follows a writable one" },
 	};
 	struct fixture *f = *state;
 	u32 before;
@@ -354,10 +378,17 @@ static void broken_rings(void **state)
 	for (int kind = 0; kind < (int)ARRAY_SIZE(faults); kind++) {
 		before = f->later.config_interrupts;
 		begin(f, BIT64(VIRTIO_RING_F_INDIRECT_DESC));
-		hostile(&f->ring, kind);
+		set_mode(f, LATER_HOLD);
+		if (driver_packed)
+			hostile_packed(&f->ring, kind);
+		else
+			hostile_split(&f->ring, kind);
+		driver_publish(&f->ring);
+		driver_ring_doorbell(&f->ring);
 		driver_wait(driver_status_now(f->device) & NEEDS_RESET);
 		later_settle(&f->later);
-		assert_string_equal(f->device->queues[0].ring.fault, faults[kind]);
+		assert_string_equal(f->device->queues[0].ring.fault,
+				    driver_packed ? faults[kind].packed : faults[kind].split);
 		assert_int_equal(f->later.config_interrupts, before + 1);
 		/* nothing more is taken, on no queue of it */
 		before = taken(f);
@@ -368,6 +399,8 @@ static void broken_rings(void **state)
 		add(&f->ring1, 1);
 		driver_kick(&f->ring1);
 		driver_wait_used(&f->ring1, NULL, NULL);
+		set_mode(f, LATER_NOW);
+		later_release(&f->later, 0);
 		driver_reset(f->device);
 		begin(f, 0);
 		add(&f->ring, 0);
@@ -423,6 +456,10 @@ int main(void)
 
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 
+	driver_packed = true;
+	failed += cmocka_run_group_tests_name("packed", tests, NULL, NULL);
 	driver_poll_us = 1000;
+	failed += cmocka_run_group_tests_name("packed, polling", tests, NULL, NULL);
+	driver_packed = false;
 	return failed + cmocka_run_group_tests_name("polling", tests, NULL, NULL);
 }

@@ -40,18 +40,21 @@ static void *scribble(void *arg)
 	struct scribbler *scribbler = arg;
 	u64 seed = 42, value;
 	volatile u64 *words = (void *)scribbler->ring->descriptors;
+	u64 mask = scribbler->ring->packed ? 0x8087000f000000ff : 0x000f0007000000ff;
 
 	while (!atomic_load(&scribbler->end)) {
 		value = next_random(&seed);
-		/* addresses in RAM or past its end; lengths, flags and next in the other word */
+		/* addresses in RAM or past its end; lengths, flags and next (or id, flags) in the
+		 * other word */
 		words[value % (2 * scribbler->ring->size)] =
-			value & 256 ? value >> 40 : (value >> 32 & 0x000f0007000000ff);
+			value & 256 ? value >> 40 : (value >> 32 | value << 32) & mask;
 	}
 	return NULL;
 }
 
-static void scribbled_memory(void **state)
+static void scribbled(bool packed)
 {
+	const struct vq_format *format = packed ? &vq_packed : &vq_split;
 	struct scribbler scribbler = { 0 };
 	struct driver_ring ring;
 	struct memory memory;
@@ -61,29 +64,40 @@ static void scribbled_memory(void **state)
 	static struct iovec iov[VQ_MAX_SIZE];
 	u64 seed = 7, buffers = 0, faults = 0, until = driver_ms() + 1000;
 	pthread_t thread;
+	int got;
 
-	(void)state;
 	assert_int_equal(memory_create(&memory, NULL, MIB(1), MEMORY_PAGES_DEFAULT), 0);
+	driver_packed = packed;
 	driver_ring_init(&ring, &memory, 0x10000, 16, false);
 	setup = (struct vq_setup){ .memory = &memory,
 				   .size = 16,
 				   .descriptors = ring.descriptors_at,
 				   .driver = ring.available_at,
 				   .device = ring.used_at,
-				   .indirect = true };
-	assert_int_equal(vq_start(&vq, &vq_split, &setup), 0);
+				   .indirect = true,
+				   .packed = packed };
+	assert_int_equal(vq_start(&vq, format, &setup), 0);
 	scribbler.ring = &ring;
 	assert_int_equal(pthread_create(&thread, NULL, scribble, &scribbler), 0);
 	while (driver_ms() < until) {
-		driver_offer(&ring, (u16)(next_random(&seed) % 16));
+		if (packed) { /* whatever it then says: it is the device's turn */
+			ring.fill.at = vq.take.at;
+			ring.fill.wrap = vq.take.flags == BIT(VRING_PACKED_DESC_F_AVAIL);
+			driver_packed_write(&ring, 4096, 16, (u16)(next_random(&seed) % 16),
+					    next_random(&seed) & 7);
+		} else {
+			driver_offer(&ring, (u16)(next_random(&seed) % 16));
+		}
 		driver_publish(&ring);
-		if (vq_pop(&vq, &buffer, iov, VQ_MAX_SIZE) != 1) {
+		got = vq_pop(&vq, &buffer, iov, VQ_MAX_SIZE);
+		if (got < 0) {
 			faults++;
 			memset(ring.used, 0, 6 + 8 * 16);
-			assert_int_equal(vq_start(&vq, &vq_split, &setup), 0);
+			assert_int_equal(vq_start(&vq, format, &setup), 0);
 			ring.next_available = 0;
-			continue;
 		}
+		if (got != 1)
+			continue;
 		buffers++;
 		for (u32 i = 0; i < (u32)buffer.readable + buffer.writable; i++) {
 			const u8 *from = iov[i].iov_base;
@@ -100,11 +114,24 @@ static void scribbled_memory(void **state)
 	assert_true(buffers > 100 && faults > 100); /* both happen, or this tests nothing */
 }
 
+static void scribbled_memory(void **state)
+{
+	(void)state;
+	scribbled(false);
+}
+
+static void scribbled_packed_memory(void **state)
+{
+	(void)state;
+	scribbled(true);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(random_programs),
 		cmocka_unit_test(scribbled_memory),
+		cmocka_unit_test(scribbled_packed_memory),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

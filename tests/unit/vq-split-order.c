@@ -1,5 +1,5 @@
 /* The split ring alone: what goes back, suppression both ways, wrap of the indices. */
-#include "tests/unit/split-fixture.h"
+#include "tests/unit/ring-fixture.h"
 
 /* ---- unpop ---- */
 

@@ -1,5 +1,5 @@
 /* The split ring alone: areas, chains, hostile rings. */
-#include "tests/unit/split-fixture.h"
+#include "tests/unit/ring-fixture.h"
 
 /* ---- start ---- */
 

@@ -1,6 +1,6 @@
-/* A split ring with its driver, no device, no thread. */
-#ifndef TESTS_UNIT_SPLIT_FIXTURE_H
-#define TESTS_UNIT_SPLIT_FIXTURE_H
+/* A ring with its driver, no device, no thread: split, or packed while driver_packed is set. */
+#ifndef TESTS_UNIT_RING_FIXTURE_H
+#define TESTS_UNIT_RING_FIXTURE_H
 
 #include "tests/unit/driver.h"
 
@@ -31,13 +31,18 @@ static inline struct vq_setup setup_of(const struct fixture *f, bool event_idx, 
 	};
 }
 
+static inline int start(struct fixture *f, const struct vq_setup *setup)
+{
+	return vq_start(&f->vq, driver_packed ? &vq_packed : &vq_split, setup);
+}
+
 static inline void begin(struct fixture *f, u16 size, bool event_idx)
 {
 	struct vq_setup setup;
 
 	driver_ring_init(&f->ring, &f->memory, RINGS, size, event_idx);
 	setup = setup_of(f, event_idx, true);
-	assert_int_equal(vq_start(&f->vq, &vq_split, &setup), 0);
+	assert_int_equal(start(f, &setup), 0);
 }
 
 static inline int up(void **state)
@@ -64,7 +69,7 @@ static inline int pop(struct fixture *f)
 	return vq_pop(&f->vq, &f->buffer, f->iov, VQ_MAX_SIZE);
 }
 
-/* One chain of our own making is the next thing the device sees. */
+/* Split: one chain of our own making is the next thing the device sees. */
 static inline void offer(struct fixture *f, u16 head)
 {
 	driver_offer(&f->ring, head);
