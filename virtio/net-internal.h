@@ -107,7 +107,8 @@ struct net_rx {
 	bool readable;	 /* the poll said so */
 	u16 depth;	 /* reads that do not wait in the next burst */
 	u16 burst, got;	 /* reads that did not wait: in this burst, of them successful */
-	u16 since_probe; /* frames that came alone */
+	u16 at_once;	 /* frames that came alone, and in the sweep after the read's */
+	u64 armed_sweep; /* in which the read that waits was submitted */
 	struct iovec pop[NET_QUEUE_SIZE];
 	u8 spill[64]; /* what does not fit into a read's chains begins here, which tells of it */
 };

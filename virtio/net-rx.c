@@ -19,7 +19,7 @@
 #define POLL	    NET_READS /* armed: the poll */
 #define NONE	    (NET_READS + 1)
 #define BURST_MAX   (NET_READS - 1)
-#define PROBE_EVERY 4 /* frames that came alone until a burst of one is tried again */
+#define PROBE_AFTER 4 /* frames that came at once until a burst of one is tried again */
 #define HEAD_BYTES  (NET_HEADER_MAX + ETH_HLEN + NET_VLAN_BYTES)
 
 int net_rx_create(struct net_pair *pair)
@@ -57,7 +57,7 @@ void net_rx_start(struct net_pair *pair)
 	rx->depth = 0;
 	rx->burst = 0;
 	rx->got = 0;
-	rx->since_probe = 0;
+	rx->at_once = 0;
 }
 
 /* ---- chains ---- */
@@ -284,6 +284,11 @@ static void read_done(struct reactor_op *op, s32 result)
 	if (n == rx->armed) {
 		rx->armed = NONE;
 		rx->cancelling = false;
+		/* It was there when it was asked for, or came while nothing else did. */
+		if (reactor_sweep(op->reactor) == rx->armed_sweep + 1)
+			rx->at_once++;
+		else
+			rx->at_once = 0;
 	} else if (result >= 0) {
 		rx->got++;
 	}
@@ -359,10 +364,12 @@ static void read_submit(struct net_pair *pair, struct net_read *read, bool waits
 	read->op.offset = (u64)-1;
 	read->op.nonblocking = !waits;
 	rx->reading |= BIT(read - rx->reads);
-	if (waits)
+	if (waits) {
 		rx->armed = (u16)(read - rx->reads);
-	else
+		rx->armed_sweep = reactor_sweep(rx->queue->reactor);
+	} else {
 		rx->burst++;
+	}
 	reactor_submit(rx->queue->reactor, &read->op);
 }
 
@@ -384,12 +391,12 @@ static void adapt(struct net_rx *rx)
 {
 	if (rx->got < rx->burst) {
 		rx->depth = rx->got;
-		rx->since_probe = 0;
+		rx->at_once = 0;
 	} else if (rx->burst) {
 		rx->depth = rx->burst < BURST_MAX / 2 ? (u16)(rx->burst * 2) : BURST_MAX;
-	} else if (++rx->since_probe >= PROBE_EVERY) {
+	} else if (rx->at_once >= PROBE_AFTER) {
 		rx->depth = 1;
-		rx->since_probe = 0;
+		rx->at_once = 0;
 	}
 	rx->burst = 0;
 	rx->got = 0;

@@ -404,6 +404,11 @@ static void run_completed(struct reactor *reactor)
 	}
 }
 
+u64 reactor_sweep(const struct reactor *reactor)
+{
+	return reactor->counts.sweeps;
+}
+
 /* ---- busy-polling ---- */
 
 void reactor_poller_add(struct reactor *reactor, struct reactor_poller *poller)

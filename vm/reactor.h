@@ -189,6 +189,9 @@ static inline void reactor_defer(struct reactor *reactor, enum reactor_phase pha
 		reactor_enqueue(reactor, phase, task);
 }
 
+/* [reactor] Which sweep this is. */
+u64 reactor_sweep(const struct reactor *reactor);
+
 /* [reactor] Looks at poller in each busy-polling window from now on, or no more. */
 void reactor_poller_add(struct reactor *reactor, struct reactor_poller *poller);
 void reactor_poller_remove(struct reactor_poller *poller);
