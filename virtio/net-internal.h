@@ -76,14 +76,15 @@ struct net_chain {
 	struct iovec small[NET_CHAIN_SMALL]; /* if they suffice; else net_rx.large has them */
 };
 
-/* One read from the tap, into as many chains as the largest frame may need. */
+/* One read from the tap, into as many chains as the largest frame may need. What a frame leaves
+ * over stays for the next one; so the lists begin anywhere in their arrays. */
 #define NET_READ_IOVS 1024 /* UIO_MAXIOV */
 struct net_read {
 	struct reactor_op op;
 	struct net_pair *pair;
-	u32 capacity; /* bytes in its chains */
-	u16 count;    /* chains */
-	u16 iov_count;
+	u32 capacity;	  /* bytes in its chains */
+	u16 first, count; /* chains */
+	u16 iov_first, iov_count;
 	u16 chains[NET_QUEUE_SIZE];
 	struct iovec iov[NET_READ_IOVS];
 };

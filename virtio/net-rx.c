@@ -3,7 +3,7 @@
  * Runs on the pair's reactor.
  *
  * A frame's size is unknown before it is read, so a read is given the buffers that the largest
- * frame needs; what a frame leaves over stays with us (held) for the next read. In flight is one
+ * frame needs; what a frame leaves over stays with the read, for the next frame. In flight is one
  * read that waits for the tap (armed) and, while frames come thick, a burst before it of reads that
  * do not wait; the burst grows while it finds frames and shrinks when it finds none. All go to
  * the kernel in one submit, in order.
@@ -41,6 +41,13 @@ void net_rx_destroy(struct net_pair *pair)
 	free(pair->rx.chains);
 }
 
+static void read_empty(struct net_read *read)
+{
+	read->count = 0;
+	read->iov_count = 0;
+	read->capacity = 0;
+}
+
 void net_rx_start(struct net_pair *pair)
 {
 	struct net_rx *rx = &pair->rx;
@@ -50,6 +57,8 @@ void net_rx_start(struct net_pair *pair)
 		rx->free[rx->free_count++] = i;
 	rx->held_first = 0;
 	rx->held_count = 0;
+	for (u16 i = 0; i < NET_READS; i++)
+		read_empty(&rx->reads[i]);
 	rx->reading = 0;
 	rx->armed = NONE;
 	rx->cancelling = false;
@@ -83,7 +92,7 @@ static u16 unhold(struct net_rx *rx)
 	return chain;
 }
 
-/* Takes one more buffer from the driver into held. 1, 0: none there, -errno. */
+/* Takes one more buffer from the driver into held. 1, 0: there is none, -errno. */
 static int take(struct net_pair *pair)
 {
 	struct net_rx *rx = &pair->rx;
@@ -94,7 +103,7 @@ static int take(struct net_pair *pair)
 	int ret;
 
 	if (!rx->free_count)
-		return -EBUSY; /* all of the ring is in flight */
+		return 0; /* all of the ring is with us */
 	ret = virtio_queue_pop(rx->queue, &buffer, rx->pop, NET_QUEUE_SIZE);
 	if (ret <= 0)
 		return ret;
@@ -123,22 +132,25 @@ static void give(struct net_rx *rx, u16 chain, u32 written)
 	rx->free[rx->free_count++] = chain;
 }
 
+/* A read that is not in flight gives up its chains. */
+static void read_release(struct net_rx *rx, struct net_read *read)
+{
+	for (u16 i = 0; i < read->count; i++)
+		hold(rx, read->chains[read->first + i]);
+	read_empty(read);
+}
+
 /* Nothing is in flight and the queue stops: the ring is forgotten, the buffers only have to be
  * accounted for. */
 static void give_all(struct net_rx *rx)
 {
+	for (u16 i = 0; i < NET_READS; i++)
+		read_release(rx, &rx->reads[i]);
 	while (rx->held_count)
 		give(rx, unhold(rx), 0);
 }
 
 /* ---- a frame has come ---- */
-
-static void read_release(struct net_rx *rx, struct net_read *read)
-{
-	for (u16 i = 0; i < read->count; i++)
-		hold(rx, read->chains[i]);
-	read->count = 0;
-}
 
 static bool gso_allowed(u64 offloads, u8 type)
 {
@@ -201,7 +213,7 @@ static bool wanted(struct net_pair *pair, const struct net_read *read, u32 total
 		net_count(&counters->rx_invalid);
 		return false;
 	}
-	net_iov_read(read->iov, 0, head, size);
+	net_iov_read(read->iov + read->iov_first, 0, head, size);
 	if (!header_allowed(pair, head, total - header)) {
 		net_count(&counters->rx_invalid);
 		return false;
@@ -217,14 +229,15 @@ static bool wanted(struct net_pair *pair, const struct net_read *read, u32 total
  * of buffers, which it has in all headers but the legacy one without merging (5.1.6.4.1). */
 static void header_finish(const struct net_pair *pair, const struct net_read *read, u16 buffers)
 {
+	const struct iovec *iov = read->iov + read->iov_first;
 	u8 bytes[2];
 
 	if (!(pair->shared.offloads & BIT64(VIRTIO_NET_F_GUEST_CSUM)))
-		net_iov_write(read->iov, offsetof(struct virtio_net_hdr, flags), "", 1);
+		net_iov_write(iov, offsetof(struct virtio_net_hdr, flags), "", 1);
 	if (pair->net->header < NET_HEADER_MAX)
 		return;
 	le16_store(bytes, buffers);
-	net_iov_write(read->iov, offsetof(struct virtio_net_hdr_v1, num_buffers), bytes, 2);
+	net_iov_write(iov, offsetof(struct virtio_net_hdr_v1, num_buffers), bytes, 2);
 }
 
 /* All buffers of the frame are pushed together, so they are published together. */
@@ -234,21 +247,23 @@ static void deliver(struct net_pair *pair, struct net_read *read, u32 total)
 	u16 used = 0;
 
 	for (u32 left = total; left; used++) {
-		u32 bytes = rx->chains[read->chains[used]].bytes;
+		u32 bytes = rx->chains[read->chains[read->first + used]].bytes;
 
 		left -= left < bytes ? left : bytes;
 	}
 	header_finish(pair, read, used);
-	for (u16 i = 0; i < used; i++) {
-		u32 bytes = rx->chains[read->chains[i]].bytes;
+	read->count = (u16)(read->count - used);
+	for (; used; used--) {
+		u16 n = read->chains[read->first++];
+		const struct net_chain *chain = &rx->chains[n];
+		u32 bytes = chain->bytes < total ? chain->bytes : total;
 
-		bytes = bytes < total ? bytes : total;
+		read->iov_first = (u16)(read->iov_first + chain->iov_count);
+		read->iov_count = (u16)(read->iov_count - chain->iov_count);
+		read->capacity -= chain->bytes;
 		total -= bytes;
-		give(rx, read->chains[i], bytes);
+		give(rx, n, bytes);
 	}
-	for (u16 i = used; i < read->count; i++)
-		hold(rx, read->chains[i]);
-	read->count = 0;
 	net_count(&pair->counters.rx_frames);
 }
 
@@ -294,8 +309,6 @@ static void read_done(struct reactor_op *op, s32 result)
 	}
 	if (result >= 0 && wanted(pair, read, (u32)result))
 		deliver(pair, read, (u32)result);
-	else
-		read_release(rx, read);
 	operation_ended(pair, result);
 }
 
@@ -312,6 +325,42 @@ static void poll_done(struct reactor_op *op, s32 result)
 
 /* ---- reading ---- */
 
+/* The lists begin at the beginning again. */
+static void read_compact(struct net_read *read)
+{
+	memmove(read->chains, &read->chains[read->first], read->count * sizeof(read->chains[0]));
+	memmove(read->iov, &read->iov[read->iov_first], read->iov_count * sizeof(read->iov[0]));
+	read->first = 0;
+	read->iov_first = 0;
+}
+
+/* Has it room for one more chain, and behind that for the spill? */
+static bool read_has_room(struct net_read *read, const struct net_chain *chain)
+{
+	if (read->first + read->count < NET_QUEUE_SIZE &&
+	    read->iov_first + read->iov_count + chain->iov_count < NET_READ_IOVS)
+		return true;
+	read_compact(read);
+	return read->iov_count + chain->iov_count < NET_READ_IOVS;
+}
+
+/* Nothing is in flight: a read behind this one gives up a chain that it has no use for yet. */
+static bool reclaim(struct net_rx *rx, const struct net_read *read)
+{
+	for (struct net_read *from = &rx->reads[NET_READS - 1]; from > read; from--) {
+		u16 n;
+
+		if (!from->count)
+			continue;
+		n = from->chains[from->first + --from->count];
+		from->iov_count = (u16)(from->iov_count - rx->chains[n].iov_count);
+		from->capacity -= rx->chains[n].bytes;
+		hold(rx, n);
+		return true;
+	}
+	return false;
+}
+
 /* Gives the read buffers for the largest frame, or as many as there are. Returns 1; 0: there are no
  * more to be had; -errno. */
 static int read_fill(struct net_pair *pair, struct net_read *read)
@@ -320,25 +369,30 @@ static int read_fill(struct net_pair *pair, struct net_read *read)
 	bool merge = virtio_has(&pair->net->device, VIRTIO_NET_F_MRG_RXBUF);
 	int ret = 1;
 
-	read->capacity = 0;
-	read->count = 0;
-	read->iov_count = 0;
 	while (read->capacity < pair->rx_capacity && (merge || !read->count)) {
 		const struct net_chain *chain;
+		const struct iovec *from;
+		struct iovec *to;
+		u16 n;
 
-		if (!rx->held_count)
+		if (!rx->held_count) {
 			ret = take(pair);
-		if (ret <= 0)
+			if (ret == 0 && reclaim(rx, read))
+				ret = 1;
+			if (ret <= 0)
+				break;
+		}
+		n = rx->held[rx->held_first];
+		chain = &rx->chains[n];
+		if (!read_has_room(read, chain))
 			break;
-		chain = &rx->chains[rx->held[rx->held_first]];
-		/* one is left for the spill */
-		if (read->iov_count + chain->iov_count >= NET_READ_IOVS)
-			break;
-		memcpy(&read->iov[read->iov_count], chain_iov(rx, rx->held[rx->held_first]),
-		       chain->iov_count * sizeof(*read->iov));
+		from = chain_iov(rx, n);
+		to = &read->iov[read->iov_first + read->iov_count];
+		for (u16 i = 0; i < chain->iov_count; i++)
+			to[i] = from[i];
 		read->iov_count = (u16)(read->iov_count + chain->iov_count);
 		read->capacity += chain->bytes;
-		read->chains[read->count++] = unhold(rx);
+		read->chains[read->first + read->count++] = unhold(rx);
 	}
 	return ret;
 }
@@ -353,13 +407,15 @@ static void read_submit(struct net_pair *pair, struct net_read *read, bool waits
 {
 	struct net_rx *rx = &pair->rx;
 
+	struct iovec *iov = read->iov + read->iov_first;
+
 	/* The tap cuts off silently what has no room, so there always is some. */
-	read->iov[read->iov_count] = (struct iovec){ rx->spill, sizeof(rx->spill) };
+	iov[read->iov_count] = (struct iovec){ rx->spill, sizeof(rx->spill) };
 	read->pair = pair;
 	read->op.done = read_done;
 	read->op.code = REACTOR_READV;
 	read->op.file = pair->net->tap->files[pair->index];
-	read->op.iov = read->iov;
+	read->op.iov = iov;
 	read->op.iov_count = read->iov_count + 1u;
 	read->op.offset = (u64)-1;
 	read->op.nonblocking = !waits;
@@ -415,10 +471,8 @@ static enum virtio_served read_begin(struct net_pair *pair)
 		struct net_read *read = &rx->reads[i];
 
 		ret = read_fill(pair, read);
-		if (read->capacity < least || (last && !read_enough(pair, read))) {
-			read_release(rx, read);
+		if (read->capacity < least || (last && !read_enough(pair, read)))
 			break;
-		}
 		if (last)
 			read_submit(pair, last, false);
 		last = read;
@@ -432,7 +486,6 @@ static enum virtio_served read_begin(struct net_pair *pair)
 	} else if (rx->readable) {
 		read_submit(pair, last, false);
 	} else {
-		read_release(rx, last);
 		poll_submit(pair);
 	}
 	rx->readable = false;
