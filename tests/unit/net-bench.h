@@ -72,6 +72,7 @@ struct bench {
 struct bench_frame {
 	u8 bytes[FRAME_ROOM]; /* header included */
 	u32 size;	      /* likewise */
+	u32 room;	      /* in all of its buffers */
 	u16 buffers;
 };
 
@@ -341,6 +342,7 @@ static inline u32 rx_take_buffer(struct bench *b, u16 pair, struct bench_frame *
 	memcpy(frame->bytes + frame->size,
 	       memory_at(&b->machine.memory, b->rx_at[pair][head], *written), *written);
 	frame->size += *written;
+	frame->room += b->rx_size[pair][head];
 	return b->rx_size[pair][head];
 }
 
@@ -362,6 +364,7 @@ static inline struct bench_frame *rx_take(struct bench *b, u16 pair)
 	driver_wait(rx_waiting(b, pair));
 	there = (u16)(driver_shown(ring) - ring->next_used);
 	frame->size = 0;
+	frame->room = 0;
 	frame->buffers = 1;
 	room = rx_take_buffer(b, pair, frame, &written);
 	for (;;) {

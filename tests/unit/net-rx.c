@@ -125,6 +125,51 @@ static void receives_in_bursts(void **state)
 	assert_int_equal(bench_counts(b).rx_truncated, 0);
 }
 
+/* Buffers of any size and number, now many, now hardly enough: what a frame leaves over serves
+ * others, wherever it lay. */
+static void receives_into_any_buffers(void **state)
+{
+	struct bench *b = bench_up(&(struct bench_options){
+		.epoll = epoll_of(state), .mtu = 9000, .features = FEATURES_GSO | F(MRG_RXBUF) });
+	u32 sizes[64], sent = 0, got = 0;
+	u64 bytes = 0; /* that the device has got for frames to come, at least */
+
+	srand(1);
+	while (got < 3000 && b->rx_next[0] < RX_AT(1) - MIB(1)) {
+		u32 add = (u32)rand() % (rand() % 8 ? 12 : 200);
+
+		for (; add && b->rings[0].free_count > 6; add--) {
+			u32 lengths[6], count = 1 + (u32)rand() % (rand() % 4 ? 2 : 6);
+
+			for (u32 i = 0; i < count; i++) {
+				lengths[i] = 1 + (u32)rand() % (rand() % 4 ? 1600 : 5000);
+				bytes += lengths[i];
+			}
+			rx_add_parts(b, 0, lengths, (u16)count);
+		}
+		rx_kick(b, 0);
+		while (sent - got < ARRAY_SIZE(sizes)) {
+			u32 size = 60 + (u32)rand() % (rand() % 4 ? 1400 : 8900);
+
+			/* the last of its buffers may be much larger than what is in it */
+			if (bytes < size + 12 + 30000)
+				break;
+			bytes -= size + 12 + 30000;
+			sizes[sent % ARRAY_SIZE(sizes)] = size;
+			world_send(b, size, bench_mac, sent++);
+		}
+		while (got < sent) {
+			rx_expect(b, 0, sizes[got % ARRAY_SIZE(sizes)], bench_mac, got);
+			bytes += 12 + 30000 + sizes[got % ARRAY_SIZE(sizes)];
+			bytes -= received.room;
+			got++;
+		}
+	}
+	assert_true(got > 1000);
+	assert_int_equal(bench_counts(b).rx_frames, got);
+	assert_int_equal(bench_counts(b).rx_truncated, 0);
+}
+
 /* What does not fit is dropped and counted, its buffers serve the next frame. */
 static void drops_what_does_not_fit(void **state)
 {
@@ -360,6 +405,7 @@ int main(void)
 		BOTH(merges_buffers),
 		BOTH(receives_jumbo_frames),
 		BOTH(receives_in_bursts),
+		BOTH(receives_into_any_buffers),
 		BOTH(drops_what_does_not_fit),
 		BOTH(drops_what_does_not_fit_one_buffer),
 		BOTH(uses_buffers_that_come_late),
