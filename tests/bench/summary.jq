@@ -34,7 +34,7 @@ def measures: . as $r | (if (.ops // 0) > 0 then {
 def key: .part + "/" + .case;
 
 ($machine | split("\n") | map(capture("^(?<key>[^=]+)=(?<value>.*)$")) | from_entries) as $machine
-| [inputs | pairs | select(.part) | . + {disturbed: (((.others_pct // 0) + (.stolen_pct // 0) > 25) and .part != "count")}] as $runs
+| [inputs | pairs | select(.part) | . + {disturbed: (((.others_pct // 0) + (.stolen_pct // 0) + (.host_others_pct // 0) > 25) and (.part | endswith("count") | not))}] as $runs
 | [$runs[] | select((.errors // 0) == 0) | select((.disturbed | not) or $machine.noisy != "")
 	| . + {m: measures}] as $good
 | ($good | group_by(key) | map({key: (.[0] | key), value: (group_by(.vmm) | map({key: .[0].vmm, value: .}) | from_entries)})
