@@ -79,36 +79,47 @@ static void log_open_error(const char *name, int error)
 			 strerror(-error));
 }
 
-/* A pair's descriptor, and with its owner its worker. */
-static int open_pair(struct vhost *vhost)
+static const struct vhost_kernel *kernel_of(const struct vhost_config *config)
 {
-	u16 pair = vhost->pairs;
-	int fd = vhost->kernel->open(VHOST_DEVICE);
-	u64 features = 0;
-	int error;
+	return config->kernel ? config->kernel : &real_kernel;
+}
 
-	if (fd < 0)
-		return fd;
-	vhost->fds[pair] = fd;
-	vhost->pairs++;
-	error = request(vhost, pair, VHOST_GET_FEATURES, &features);
+int vhost_open_files(const struct vhost_config *config, int *fds)
+{
+	int error = 0;
+	u16 n = 0;
+
+	if (!config->pairs || config->pairs > VHOST_MAX_PAIRS)
+		return -EINVAL;
+	while (!error && n < config->pairs) {
+		fds[n] = kernel_of(config)->open(VHOST_DEVICE);
+		if (fds[n] < 0)
+			error = fds[n];
+		else
+			n++;
+	}
 	if (!error)
-		error = request(vhost, pair, VHOST_SET_OWNER, NULL);
-	vhost->features = features;
+		return 0;
+	while (n)
+		close(fds[--n]);
+	log_open_error(config->name, error);
 	return error;
 }
 
-int vhost_open(struct vhost *vhost, const struct vhost_config *config)
+int vhost_adopt(struct vhost *vhost, const struct vhost_config *config, const int *fds)
 {
 	int error = 0;
 
 	memset(vhost, 0, sizeof(*vhost));
 	snprintf(vhost->name, sizeof(vhost->name), "%s", config->name);
-	vhost->kernel = config->kernel ? config->kernel : &real_kernel;
-	if (!config->pairs || config->pairs > VHOST_MAX_PAIRS)
-		return -EINVAL;
-	while (!error && vhost->pairs < config->pairs)
-		error = open_pair(vhost);
+	vhost->kernel = kernel_of(config);
+	vhost->pairs = config->pairs;
+	memcpy(vhost->fds, fds, config->pairs * sizeof(fds[0]));
+	for (u16 pair = 0; pair < vhost->pairs && !error; pair++) {
+		error = request(vhost, pair, VHOST_GET_FEATURES, &vhost->features);
+		if (!error) /* with its owner a pair gets its worker */
+			error = request(vhost, pair, VHOST_SET_OWNER, NULL);
+	}
 	if (error) {
 		log_open_error(vhost->name, error);
 	} else if (!(vhost->features & BIT64(VIRTIO_F_VERSION_1))) {
@@ -120,6 +131,15 @@ int vhost_open(struct vhost *vhost, const struct vhost_config *config)
 	if (error)
 		vhost_close(vhost);
 	return error;
+}
+
+int vhost_open(struct vhost *vhost, const struct vhost_config *config)
+{
+	int fds[VHOST_MAX_PAIRS];
+	int error = vhost_open_files(config, fds);
+
+	vhost->pairs = 0;
+	return error ? error : vhost_adopt(vhost, config, fds);
 }
 
 void vhost_close(struct vhost *vhost)

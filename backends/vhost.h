@@ -42,6 +42,10 @@ struct vhost_place {
 /* Opens /dev/vhost-net once for each pair, with a worker each. Missing, forbidden, too old: one log
  * line with what helps, and -errno; nothing is left open. Main thread, before the sandbox. */
 int vhost_open(struct vhost *vhost, const struct vhost_config *config);
+/* The two halves of it, for processes that open what another shall use: fds has room for one a
+ * pair; adopting, vhost owns them from then on, and closes them if it cannot use them. */
+int vhost_open_files(const struct vhost_config *config, int *fds);
+int vhost_adopt(struct vhost *vhost, const struct vhost_config *config, const int *fds);
 /* Ends the workers and lets go of taps. Main thread; does nothing if not open. */
 void vhost_close(struct vhost *vhost);
 

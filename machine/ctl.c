@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
+#include "backends/vhost.h"
 #include "machine/ctl.h"
 #include "machine/learned.h"
 #include "vm/config.h"
@@ -22,7 +23,7 @@ struct call {
 	struct config *config; /* of what is added */
 	struct disk disk;
 	struct tap tap;
-	int fds[TAP_MAX_QUEUES];
+	int fds[TAP_MAX_QUEUES + VHOST_MAX_PAIRS];
 	u32 fd_count;
 	bool json; /* --json: the answer as it came */
 };
@@ -66,11 +67,15 @@ static int open_net(struct call *call)
 	const struct config_net *config = &call->config->nets[0];
 	const struct tap_config c = { .name = config->tap,
 				      .queues = config->queues ? config->queues : 1 };
+	const struct vhost_config v = { .name = config->tap, .pairs = c.queues };
 
 	if (tap_open(&call->tap, &c))
 		return STATUS_HOST_ERROR;
 	for (u16 i = 0; i < call->tap.queues; i++)
 		call->fds[call->fd_count++] = call->tap.fds[i];
+	/* without, it is served by the machine itself, which was said */
+	if (config->vhost && !vhost_open_files(&v, call->fds + call->fd_count))
+		call->fd_count += v.pairs;
 	return put(call, "learned", learned_pack_tap(&call->tap));
 }
 

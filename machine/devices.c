@@ -120,6 +120,17 @@ static int open_disk(struct machine *m, const struct config_disk *config)
 	return ret;
 }
 
+bool machine_wants_vhost(const struct machine *m, const struct config_net *config)
+{
+	if (config->vhost && m->config->strict != CONFIG_STRICT_OFF) {
+		log_line("%s: vhost=on: --strict has to see the driver's buffers; served without "
+			 "vhost-net",
+			 config->tap);
+		return false;
+	}
+	return config->vhost;
+}
+
 static int open_net(struct machine *m, const struct config_net *config)
 {
 	const struct tap_config c = { .name = config->tap, .queues = net_queues(config) };
@@ -132,11 +143,7 @@ static int open_net(struct machine *m, const struct config_net *config)
 	d->net_config = config;
 	ret = tap_open(&d->tap, &c);
 	d->open = !ret;
-	if (d->open && config->vhost && m->config->strict != CONFIG_STRICT_OFF)
-		log_line("%s: vhost=on: --strict has to see the driver's buffers; served without "
-			 "vhost-net",
-			 config->tap);
-	else if (d->open && config->vhost)
+	if (d->open && machine_wants_vhost(m, config))
 		vhost_open(&d->vhost, &v); /* without it, said why, things go on */
 	return ret;
 }

@@ -82,11 +82,14 @@ static int check_mac(const struct machine *m, const struct config_net *config)
 	return 0;
 }
 
+/* The tap's queues, and behind them vhost-net's pairs if it shall serve them and can. */
 static int adopt_net(struct machine *m, struct machine_device *d, const struct hotplug_addition *a)
 {
 	const struct config_net *config = &d->own->nets[0];
 	const struct tap_config c = { .name = config->tap,
 				      .queues = config->queues ? config->queues : 1 };
+	const struct vhost_config v = { .name = config->tap, .pairs = c.queues };
+	bool with_vhost = config->vhost && a->fd_count == 2u * c.queues;
 	int error;
 
 	d->net_config = config;
@@ -95,11 +98,16 @@ static int adopt_net(struct machine *m, struct machine_device *d, const struct h
 			 config->tap);
 		return -EBADF;
 	}
-	if (config->vhost)
-		log_line("%s: vhost=on: for interfaces given at start; served without vhost-net",
-			 config->tap);
 	error = check_mac(m, config);
-	return error ? error : tap_adopt(&d->tap, &c, a->fds, a->fd_count, a->tap);
+	if (!error)
+		error = tap_adopt(&d->tap, &c, a->fds, with_vhost ? c.queues : a->fd_count, a->tap);
+	if (error || !with_vhost)
+		return error;
+	if (machine_wants_vhost(m, config))
+		vhost_adopt(&d->vhost, &v, a->fds + c.queues);
+	else
+		close_all(a->fds + c.queues, c.queues);
+	return 0;
 }
 
 static void discard(struct machine *m, struct machine_device *d)

@@ -134,6 +134,10 @@ void machine_device_reset(struct machine_device *d);
  * Logs, 0 or -errno. */
 int machine_open_backends(struct machine *m);
 
+/* Shall vhost-net serve this interface? Where it cannot, although the user wants it, a line says
+ * why. */
+bool machine_wants_vhost(const struct machine *m, const struct config_net *config);
+
 /* The reactors, and every virtio device on the bus. Logs, 0 or -errno. */
 int machine_make_devices(struct machine *m);
 

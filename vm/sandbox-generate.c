@@ -204,6 +204,11 @@ static const struct {
 	{ VHOST_SET_VRING_BUSYLOOP_TIMEOUT, V | R },
 	{ VHOST_NET_SET_BACKEND, V | R },
 	{ TUNGETIFF, C }, /* is what was sent one? */
+	/* and vhost-net's */
+	{ VHOST_GET_FEATURES, C },
+	{ VHOST_SET_OWNER, C },
+	{ VHOST_SET_MEM_TABLE, C },
+	{ VHOST_SET_VRING_ERR, C },
 	/* the terminal; given back by whichever thread ends the process */
 	{ TCGETS, ALL },
 	{ TCSETS, ALL },
