@@ -185,6 +185,34 @@ X
 none poll 1
 more=
 
+# One that comes while the guest runs, and goes: its descriptors come from whoever adds it.
+net_up tap4 192.168.84.1/24 multi_queue
+start_guest name=hotplug cpus=2 limit=90 -- --control "$work/control" <<'X'
+for n in 1 2; do
+	echo "@add $n"
+	while [ ! -e /sys/class/net/eth0 ]; do sleep 0.1; done
+	eth 192.168.84.2/24
+	t "pairs $n" ethtool -L eth0 combined 2
+	t "ping $n" ping -c 3 -i 0.2 -W 5 -s 5000 192.168.84.1
+	t "flood $n" ping -q -f -c 500 -W 5 -s 500 192.168.84.1
+	echo "@remove $n"
+	ping -q -f -s 500 192.168.84.1 >/dev/null 2>&1 &
+	while [ -e /sys/class/net/eth0 ]; do sleep 0.1; done
+done
+X
+for n in 1 2; do
+	wait_console "^@add $n" 60
+	"$vmm" ctl "$work/control" add net tap4,vhost=on,queues=2 >"$work/said" 2>&1
+	wait_console "^@remove $n" 60
+	"$vmm" ctl "$work/control" stats | tr -d ' \t\n' | grep -o '"name":"net0".*' | sed 's/"name":"rng.*//' >"$work/net0"
+	same "hotplug: served by vhost-net, time $n" "$(served) $(total batches 4) $(cat "$work/said" | grep -c without)" 'vhost-net 0 0'
+	check "hotplug: taken away, time $n" "$vmm" ctl "$work/control" remove net0
+	same "hotplug: the tap is free, time $n" "$(cat /sys/class/net/tap4/carrier)" 0
+done
+wait_guest
+guest_results hotplug
+same 'hotplug: vmm says nothing' "$(head -n 3 "$err")" ''
+
 # A tap that is deleted is noticed by whoever sends.
 net_up tap3 192.168.83.1/24
 start_guest name=deleted limit=60 -- --net tap3,vhost=on <<'X'
