@@ -20,7 +20,7 @@ present() {
 		case $p in
 		kvmtool) command -v "${kvmtool:-lkvm}" >/dev/null || continue ;;
 		qemu-vhost) [ -c /dev/vhost-net ] || continue ;;
-		vmm-vhost) [ -c /dev/vhost-net ] && help_has vhost= || continue ;;
+		vmm-vhost) [ -c /dev/vhost-net ] && help_has vhost || continue ;;
 		qemu-microvm) command -v qemu-system-x86_64-microvm >/dev/null || continue ;;
 		vmm-decompress) help_has kernel-decompress || continue ;;
 		esac
