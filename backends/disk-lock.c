@@ -25,7 +25,7 @@
 #define ACT_WRITE    BIT(1)
 #define ACT_RESIZE   BIT(3)
 #define ACTS	     4
-#define WAIT_STEPS   50
+#define WAIT_STEPS   100
 #define WAIT_STEP_NS 20000000
 
 struct holder {
@@ -185,6 +185,13 @@ static void log_conflict(const char *path, bool readonly, const struct holder *h
 		log_line("%s: %s has it open, and a second writer would destroy it; stop that one "
 			 "first, or use a copy",
 			 path, who);
+}
+
+void disk_unlock(int fd)
+{
+	struct flock lock = { .l_type = F_UNLCK, .l_whence = SEEK_SET };
+
+	fcntl(fd, F_OFD_SETLK, &lock);
 }
 
 int disk_lock_again(int fd, bool readonly)

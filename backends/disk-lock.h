@@ -15,5 +15,8 @@ int disk_lock(int fd, const char *path, bool readonly);
  * and nobody is looked for. 0, or -EBUSY without a line. Main thread; allowed in the sandbox with a
  * control socket. */
 int disk_lock_again(int fd, bool readonly);
+/* Unlocks it, though the open file may live on in a ring for a while. Main thread; allowed in the
+ * sandbox with a control socket. */
+void disk_unlock(int fd);
 
 #endif

@@ -442,6 +442,7 @@ int disk_register(struct disk *disk, struct reactors *reactors)
 
 void disk_unregister(struct disk *disk, struct reactors *reactors)
 {
+	disk_unlock(disk->fd);
 	reactor_file_remove(reactors, disk->file);
 	disk->file = -1;
 }

@@ -19,7 +19,7 @@
 
 #define TUN_DEVICE   "/dev/net/tun"
 #define DRAIN_MOST   4096 /* frames: queues hold 1000 by default; more may keep coming */
-#define WAIT_STEPS   50
+#define WAIT_STEPS   100
 #define WAIT_STEP_NS 20000000
 
 _Static_assert(sizeof(((struct tap *)0)->name) == IFNAMSIZ, "a tap's name is an interface's");

@@ -294,6 +294,7 @@ void machine_device_unmake(struct machine *m, struct machine_device *d)
 		tap_unregister(&d->tap, m->reactors);
 		tap_close(&d->tap);
 	}
+	reactor_files_release(m->reactors);
 }
 
 void machine_device_drop(struct machine *m, struct machine_device *d)

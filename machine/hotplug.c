@@ -262,6 +262,17 @@ void hotplug_prepare(const struct hotplug *h, struct pollfd *fd, u64 *deadline)
 	}
 }
 
+static void finish(struct machine *m, struct machine_device *d)
+{
+	struct machine_device gone = { .removal = d->removal };
+
+	memcpy(gone.id, d->id, sizeof(gone.id));
+	if (!d->removal.asked)
+		log_line("%s: the guest has ejected it", d->id);
+	discard(m, d);
+	tell(&gone, NULL); /* now that all is free */
+}
+
 void hotplug_run(struct hotplug *h, u64 now)
 {
 	struct machine *m = h->m;
@@ -284,15 +295,12 @@ void hotplug_run(struct hotplug *h, u64 now)
 		}
 		/* an access that a vCPU had begun when the function vanished ends before it goes on
 		 */
-		if (!passed) {
+		if (!passed && m->vcpus) {
 			vcpus_pause(m->vcpus);
 			vcpus_continue(m->vcpus);
 			passed = true;
 		}
-		if (!d->removal.asked)
-			log_line("%s: the guest has ejected it", d->id);
-		tell(d, NULL);
-		discard(m, d);
+		finish(m, d);
 	}
 }
 
@@ -351,4 +359,14 @@ int hotplug_create(struct hotplug **result, struct machine *m)
 out:
 	log_line("hot-plug slots: %s; " MORE_FILES, strerror(-error));
 	return error;
+}
+
+void hotplug_destroy(struct hotplug *h)
+{
+	if (!h)
+		return;
+	pci_hotplug_destroy(h->registers);
+	close(h->wake);
+	pthread_mutex_destroy(&h->lock);
+	free(h);
 }

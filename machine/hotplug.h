@@ -30,6 +30,8 @@ struct hotplug_removal {
 
 /* Slots and their registers. 0 or -errno (logged). Before the machine starts. */
 int hotplug_create(struct hotplug **hotplug, struct machine *m);
+/* All devices gone. */
+void hotplug_destroy(struct hotplug *hotplug);
 
 /* Makes the device and tells the guest. The descriptors are its own from here on, or closed. Logs,
  * -errno; *id gets its name. */

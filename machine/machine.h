@@ -79,8 +79,8 @@ struct machine {
 	bool mmio_open; /* devices go there, not on PCI: what comes after start-up could not be
 			   announced */
 	struct boot *boot;
-	struct vcpus *vcpus;
-	int signals; /* signalfd */
+	struct vcpus *vcpus; /* NULL: there are none (tests) */
+	int signals;	     /* signalfd */
 	struct stats stats;
 	struct ticks start; /* when the machine was begun */
 	struct milestones milestones;

@@ -99,6 +99,9 @@ struct reactor_engine {
 	/* [main before the start, then reactor] */
 	void (*submit)(struct reactor *reactor, struct reactor_op *op);
 	void (*cancel)(struct reactor *reactor, struct reactor_op *op);
+	/* [reactor] Starts whatever waits anew, so that nothing holds files that were removed.
+	 * NULL: nothing ever does. */
+	void (*renew)(struct reactor *reactor);
 	/* [reactor] */
 	void (*signal)(struct reactor *reactor, reactor_file eventfd);
 	/* [reactor] Hands everything submitted to the kernel; if wait, returns only when there is

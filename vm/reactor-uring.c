@@ -28,6 +28,14 @@ static void uring_enter(struct reactor *reactor, bool wait);
 
 /* ---- set-up ---- */
 
+static void free_uring(struct uring *uring)
+{
+	free(uring->no_nowait);
+	free(uring->waiting);
+	free(uring->renewing);
+	free(uring);
+}
+
 static int uring_create(struct reactor *reactor)
 {
 	struct uring *uring = calloc(1, sizeof(*uring));
@@ -37,7 +45,9 @@ static int uring_create(struct reactor *reactor)
 		return -ENOMEM;
 	reactor_op_list_init(&uring->overflow);
 	uring->no_nowait = calloc(reactor->reactors->max_files, sizeof(*uring->no_nowait));
-	if (!uring->no_nowait)
+	uring->waiting = calloc(reactor->reactors->max_files, sizeof(*uring->waiting));
+	uring->renewing = calloc(reactor->reactors->max_files, sizeof(*uring->renewing));
+	if (!uring->no_nowait || !uring->waiting || !uring->renewing)
 		goto free_uring;
 	uring->sqpoll = reactor->reactors->config.sqpoll;
 	error = uring_ring_make(reactor, &uring->ring, &uring->sqpoll);
@@ -57,8 +67,7 @@ static int uring_create(struct reactor *reactor)
 exit_ring:
 	io_uring_queue_exit(&uring->ring);
 free_uring:
-	free(uring->no_nowait);
-	free(uring);
+	free_uring(uring);
 	return error;
 }
 
@@ -68,8 +77,7 @@ static void uring_destroy(struct reactor *reactor)
 
 	uring_iopoll_destroy(uring);
 	io_uring_queue_exit(&uring->ring);
-	free(uring->no_nowait);
-	free(uring);
+	free_uring(uring);
 	reactor->ring = NULL;
 }
 
@@ -187,6 +195,8 @@ static void uring_submit(struct reactor *reactor, struct reactor_op *op)
 		uring_iopoll_submit(reactor, op);
 	else
 		uring_submit_plain(reactor, op);
+	if (!op->nonblocking && !reactor->reactors->storage[op->file])
+		uring->waiting[op->file] = op;
 }
 
 static void prepare_nobody(struct uring *uring, struct io_uring_sqe *sqe, u32 flags)
@@ -207,7 +217,7 @@ static bool cancel_now(struct uring *uring, struct reactor_op *op)
 	return true;
 }
 
-static void uring_cancel(struct reactor *reactor, struct reactor_op *op)
+static void cancel_op(struct reactor *reactor, struct reactor_op *op)
 {
 	struct uring *uring = reactor->ring;
 
@@ -219,6 +229,33 @@ static void uring_cancel(struct reactor *reactor, struct reactor_op *op)
 		op->state = REACTOR_OP_CANCEL;
 		op->next = uring->cancels;
 		uring->cancels = op;
+	}
+}
+
+static void uring_cancel(struct reactor *reactor, struct reactor_op *op)
+{
+	struct uring *uring = reactor->ring;
+
+	uring->renewing[op->file] = false;
+	cancel_op(reactor, op);
+}
+
+/*
+ * Until Linux 6.13 a ring keeps a removed file for as long as any operation waits that was started
+ * before the removal, be it on another file. Doorbells and taps wait for ever, so those that do are
+ * cancelled and started again; their owners do not notice.
+ */
+static void uring_renew(struct reactor *reactor)
+{
+	struct uring *uring = reactor->ring;
+
+	for (u32 file = 0; file < reactor->reactors->max_files; file++) {
+		struct reactor_op *op = uring->waiting[file];
+
+		if (!op || op->state != REACTOR_OP_FLIGHT)
+			continue;
+		uring->renewing[file] = true;
+		cancel_op(reactor, op);
 	}
 }
 
@@ -359,6 +396,16 @@ static void op_ended(struct reactor *reactor, struct reactor_op *op, s32 result)
 	if (op->state == REACTOR_OP_CANCEL)
 		cancels_forget(uring, op);
 	op->state = REACTOR_OP_IDLE;
+	if (uring->waiting[op->file] == op) {
+		bool renew = uring->renewing[op->file] && result == -ECANCELED;
+
+		uring->waiting[op->file] = NULL;
+		uring->renewing[op->file] = false;
+		if (renew) {
+			uring_submit(reactor, op);
+			return;
+		}
+	}
 	if (result == -EOPNOTSUPP && op->nonblocking && !reactor->reactors->storage[op->file] &&
 	    uring_is_transfer(op)) {
 		/* A driver without RWF_NOWAIT (taps before 6.4): only the call itself says "not
@@ -399,6 +446,7 @@ const struct reactor_engine reactor_engine_uring = {
 	.end = uring_end,
 	.submit = uring_submit,
 	.cancel = uring_cancel,
+	.renew = uring_renew,
 	.signal = uring_signal,
 	.enter = uring_enter,
 	.unsubmitted = uring_unsubmitted,

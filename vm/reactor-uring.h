@@ -30,6 +30,8 @@ struct uring {
 	bool flagged_cancel;		 /* ASYNC_CANCEL may carry IOSQE_FIXED_FILE */
 	u32 silent;			 /* without skip: completions to come that are nobody's */
 	bool *no_nowait;		 /* by file: RWF_NOWAIT is not supported */
+	struct reactor_op **waiting; /* by file, of those that are waited for: its op in flight */
+	bool *renewing;		     /* by file: cancelled by us, to be started again */
 	struct uring_iopoll iopoll;
 };
 

@@ -160,6 +160,10 @@ int reactor_file_iopoll(struct reactors *reactors, reactor_file file, const char
 /* Frees the number; nothing may be in flight on it. Main thread. */
 void reactor_file_remove(struct reactors *reactors, reactor_file file);
 
+/* After removals, of several numbers at once: has the kernel let go of their files soon (within
+ * some seconds), though other operations wait. Running. Main thread. */
+void reactor_files_release(struct reactors *reactors);
+
 /* Starts the threads, which restrict their rings to the operations above on registered files;
  * returns when thread_start (worker_start) has run on all. Logs, 0 or -errno. Main thread. */
 int reactors_start(struct reactors *reactors);

@@ -108,6 +108,20 @@ void reactor_file_remove(struct reactors *reactors, reactor_file file)
 	reactor_number_free(reactors, file);
 }
 
+static void renew_run(void *arg)
+{
+	struct reactor *reactor = arg;
+
+	reactor->reactors->engine->renew(reactor);
+}
+
+void reactor_files_release(struct reactors *reactors)
+{
+	for (u32 i = 0; i < reactors->count && reactors->started; i++)
+		if (reactors->engine->renew)
+			reactor_call(&reactors->list[i], renew_run, &reactors->list[i]);
+}
+
 #define SETTLE_SWEEPS 3 /* a message defers a task, and that another */
 
 static void nothing_run(void *arg)
