@@ -146,7 +146,7 @@ build/bare.elf: $(wildcard tests/bare/*)
 	$(Q)$(CC) $(BARE_CFLAGS) -static -nostdlib -no-pie -Wl,-n,--build-id=none,-z,noexecstack,--no-warn-rwx-segments,-T,tests/bare/link.ld \
 		-o $@ $(wildcard tests/bare/*.S tests/bare/*.c)
 
-BARE_GROUND := $(addprefix tests/bare/,entry.S machine.c pci.c virtio.c)
+BARE_GROUND := $(addprefix tests/bare/,entry.S machine.c packed.c pci.c virtio.c)
 
 build/bench/guest.elf: $(wildcard tests/bench/guest* tests/bench/peer.h tests/bare/*)
 	@mkdir -p $(@D)

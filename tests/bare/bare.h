@@ -151,13 +151,36 @@ u64 bar_size(struct function *f, u32 bar);
 
 /* ---- virtio.c ---- */
 
-#define QUEUE_SIZE 256
+#define QUEUE_SIZE   256
+#define CHAIN_STRIDE 8u /* descriptors of a split ring that belong to a buffer's number */
+#define BUFFERS_OUT  (QUEUE_SIZE / CHAIN_STRIDE)
+
+#ifndef VIRTIO_F_NOTIFICATION_DATA
+#define VIRTIO_F_NOTIFICATION_DATA 38 /* not in the headers of Linux 6.1 */
+#endif
 
 struct queue {
 	struct vring_desc *desc;
 	struct vring_avail *avail;
 	struct vring_used *used;
 	u16 size, seen, index;
+
+	/* packed: instead of the three above */
+	bool packed;
+	struct vring_packed_desc *ring;
+	volatile u32 *driver_event, *device_event;
+	u16 fill, look;		   /* next descriptor to write, to see used */
+	bool fill_wrap, look_wrap; /* wrap counters */
+	u16 first, first_flags;	   /* of the chain prepared last */
+	u16 span[QUEUE_SIZE];	   /* descriptors, by buffer */
+
+	/* in order: buffers out, oldest first, and how many the last element stands for */
+	bool in_order;
+	u16 order[BUFFERS_OUT], oldest, newest, batch, batches;
+	u32 batch_length;
+
+	u16 added; /* chains made available; the next one's number, modulo BUFFERS_OUT */
+	u16 number_of[QUEUE_SIZE]; /* split: which buffer's head a descriptor is */
 };
 
 struct driver {
@@ -174,16 +197,26 @@ void reset(struct driver *d);
  */
 bool start_modern(struct driver *d, struct function *f, u64 features, u32 queues);
 void start_legacy(struct driver *d, struct function *f, u32 features, u32 queues);
+/* Tells the device of a queue as it is now, and enables it. */
+void enable_queue(struct driver *d, u16 index);
+/* RING_RESET, and waits for its end. */
+void reset_queue(struct driver *d, u16 index);
+/* A number that changes when the device uses a buffer. */
+u64 device_wrote(const struct queue *q);
 void set_vector(struct driver *d, u32 queue, u16 vector);
 struct part {
 	void *at;
 	u32 length;
 };
-/* Puts one chain of `count` descriptors, the first `readable` of them readable, into the queue...
- */
+/* Puts one chain of `count` descriptors, the first `readable` of them readable, into the queue, as
+ * the buffer of that number (below BUFFERS_OUT, not out), or of the next... */
+void prepare_buffer(struct queue *q, u32 number, const struct part *parts, u32 count, u32 readable);
 void prepare_chain(struct queue *q, const struct part *parts, u32 count, u32 readable);
 /* ...and makes it available. */
+void show_chain(struct queue *q);
 void add_chain(struct queue *q, const struct part *parts, u32 count, u32 readable);
+/* The next used buffer: its number and length; false if there is none. */
+bool take_used(struct queue *q, u32 *number, u32 *length);
 enum doorbell { DOORBELL_IO, DOORBELL_MEM, DOORBELL_LEGACY, DOORBELL_WINDOW };
 void ring(struct driver *d, u32 queue, enum doorbell how);
 /* Waits for the next used element: its length, or -1. */
@@ -191,12 +224,24 @@ long wait_used(struct queue *q);
 /* One whole block request; returns the status byte, 0xff if the device never answered. */
 u8 block(struct driver *d, u32 type, u64 sector, void *data, u32 length, enum doorbell how);
 
+/* ---- packed.c: what virtio.c does with a packed ring, and the tests of it ---- */
+
+void packed_make(struct queue *q, u16 size);
+void packed_prepare(struct queue *q, u32 number, const struct part *parts, u32 count, u32 readable);
+/* Writes one descriptor at the next place; the flags get what makes it available. */
+void packed_write(struct queue *q, u64 at, u32 length, u16 id, u16 flags);
+void packed_show(struct queue *q);
+bool packed_used(struct queue *q, u32 *number, u32 *length);
+void packed_release(struct queue *q, u32 number);
+void test_packed(struct function *f);
+
 /* ---- verify.c, entry.S ---- */
 
 /* Goes on in ring 3 (native speed even where ring 0 is interpreted); does not return. */
 void enter_user(void (*function)(void)) __attribute__((noreturn));
 /* Fills the first block disk with a pattern, many requests in flight, and reads all of it back;
- * ends the machine. */
+ * ends the machine. With these features too, if they are offered. */
+extern u64 verify_features;
 void verify(void);
 
 /* ---- endless.c: guests that only the host ends ---- */

@@ -16,6 +16,8 @@
 #define SECTOR	  512u
 
 static u8 *data;
+/* What every modern driver here takes: VERSION_1, and packed rings if we were asked for these. */
+static u64 usual = VERSION_1;
 
 static void fill(u8 seed)
 {
@@ -102,7 +104,7 @@ static void test_doorbells(struct function *f)
 
 	for (u32 i = 0; i < ARRAY_SIZE(all); i++) {
 		begin(all[i].name);
-		EXPECT(start_modern(&d, f, VERSION_1, 1));
+		EXPECT(start_modern(&d, f, usual, 1));
 		EXPECT_EQ(round_trip(&d, 8 + i, (u8)(i * 50 + 1), all[i].how), 0);
 		finish();
 	}
@@ -136,7 +138,7 @@ static void test_legacy(struct function *f)
 
 	begin("a modern driver follows a legacy one without a trace");
 	EXPECT_EQ(in32((u16)(base + VIRTIO_PCI_QUEUE_PFN)), 0);
-	EXPECT(start_modern(&d, f, VERSION_1, 1));
+	EXPECT(start_modern(&d, f, usual, 1));
 	EXPECT_EQ(round_trip(&d, 21, 78, DOORBELL_MEM), 0);
 	finish();
 	reset(&d);
@@ -160,9 +162,9 @@ static void test_features(struct function *f)
 		write32(common(&d) + VIRTIO_PCI_COMMON_DFSELECT, select);
 		EXPECT_EQ(read32(common(&d) + VIRTIO_PCI_COMMON_DF), 0);
 	}
-	EXPECT(!start_modern(&d, f, VERSION_1 | 1ull << 49, 1));
+	EXPECT(!start_modern(&d, f, usual | 1ull << 49, 1));
 	EXPECT(!start_modern(&d, f, 0, 1)); /* the modern layout without VERSION_1 */
-	EXPECT(start_modern(&d, f, VERSION_1, 1));
+	EXPECT(start_modern(&d, f, usual, 1));
 	finish();
 	reset(&d);
 }
@@ -174,7 +176,7 @@ static void test_bar_moves(struct function *f)
 	u32 used;
 
 	begin("BARs move: nothing is lost, the new doorbells ring, the old address is dead");
-	EXPECT(start_modern(&d, f, VERSION_1, 1));
+	EXPECT(start_modern(&d, f, usual, 1));
 	EXPECT_EQ(round_trip(&d, 30, 1, DOORBELL_IO), 0);
 	move_bar(f, 0, 0x9000);
 	EXPECT_EQ(f->bar[0], 0x9000);
@@ -232,16 +234,18 @@ static void test_decode(struct function *f)
 				      { data, SECTOR },
 				      { (u8 *)&status, 1 } };
 	struct driver d = { 0 };
+	u64 before;
 
 	begin("decoding off: registers and doorbells are dead; on: they live again");
-	EXPECT(start_modern(&d, f, VERSION_1, 1));
+	EXPECT(start_modern(&d, f, usual, 1));
 	EXPECT_EQ(round_trip(&d, 36, 8, DOORBELL_IO), 0);
 	add_chain(&d.queue[0], parts, 3, 1);
+	before = device_wrote(&d.queue[0]);
 	config_write(f->slot, PCI_COMMAND, 2, PCI_COMMAND_MASTER);
 	EXPECT_EQ(read8(common(&d)), 0xff);
 	out16((u16)(f->bar[0] + VIRTIO_PCI_QUEUE_NOTIFY), 0);
 	settle();
-	EXPECT_EQ(d.queue[0].used->idx, d.queue[0].seen);
+	EXPECT_EQ(device_wrote(&d.queue[0]), before);
 	config_write(f->slot, PCI_COMMAND, 2,
 		     PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
 	EXPECT_EQ(read8(common(&d) + VIRTIO_PCI_COMMON_STATUS), 15);
@@ -262,7 +266,7 @@ static void test_bus_master(struct function *f)
 	struct driver d = { 0 };
 
 	begin("Bus Master cleared stops DMA; set, it goes on");
-	EXPECT(start_modern(&d, f, VERSION_1, 1));
+	EXPECT(start_modern(&d, f, usual, 1));
 	EXPECT_EQ(round_trip(&d, 40, 9, DOORBELL_IO), 0);
 	config_write(f->slot, PCI_COMMAND, 2, PCI_COMMAND_IO | PCI_COMMAND_MEMORY);
 	add_chain(&d.queue[0], parts, 3, 1);
@@ -301,7 +305,7 @@ static void test_msix(struct function *f)
 	u32 n;
 
 	begin("MSI-X: a vector comes, moves, and stays away when unmapped");
-	EXPECT(start_modern(&d, f, VERSION_1, 1));
+	EXPECT(start_modern(&d, f, usual, 1));
 	msix_entry(f, 0, v, false);
 	msix_entry(f, 1, v + 1, false);
 	msix_control(f, PCI_MSIX_FLAGS_ENABLE);
@@ -348,7 +352,7 @@ static void test_msix(struct function *f)
 
 	begin("MSI-X: a device reset unmaps every vector");
 	reset(&d);
-	EXPECT(start_modern(&d, f, VERSION_1, 1));
+	EXPECT(start_modern(&d, f, usual, 1));
 	EXPECT_EQ(read16(common(&d) + VIRTIO_PCI_COMMON_MSIX), VIRTIO_MSI_NO_VECTOR);
 	write16(common(&d) + VIRTIO_PCI_COMMON_Q_SELECT, 0);
 	EXPECT_EQ(read16(common(&d) + VIRTIO_PCI_COMMON_Q_MSIX), VIRTIO_MSI_NO_VECTOR);
@@ -374,7 +378,7 @@ static void test_intx(struct function *f)
 	begin("INTx: the line rises, the ISR says why and clears, the status bit follows");
 	isr_port = (u16)(f->bar[0] + VIRTIO_PCI_ISR);
 	line_handler = acknowledge;
-	EXPECT(start_modern(&d, f, VERSION_1, 1));
+	EXPECT(start_modern(&d, f, usual, 1));
 	ioapic_route(pin, v, false);
 	EXPECT_EQ(round_trip(&d, 60, 1, DOORBELL_IO), 0);
 	EXPECT(wait_interrupts(v, 1) >= 1);
@@ -430,9 +434,9 @@ static void test_reset_in_flight(struct function *f)
 
 	begin("reset with requests in flight: then no ring is touched");
 	for (u32 round = 0; round < 20; round++) {
-		u16 used;
+		u64 used;
 
-		EXPECT(start_modern(&d, f, VERSION_1, 1));
+		EXPECT(start_modern(&d, f, usual, 1));
 		for (u32 i = 0; i < 8; i++) {
 			const struct part parts[] = { { &headers[i], sizeof(headers[i]) },
 						      { large + i * 65536, 65536 },
@@ -444,11 +448,11 @@ static void test_reset_in_flight(struct function *f)
 		ring(&d, 0, round % 2 ? DOORBELL_IO : DOORBELL_MEM);
 		reset(&d);
 		EXPECT_EQ(read8(common(&d) + VIRTIO_PCI_COMMON_STATUS), 0);
-		used = *(volatile u16 *)&d.queue[0].used->idx;
+		used = device_wrote(&d.queue[0]);
 		settle();
-		EXPECT_EQ(*(volatile u16 *)&d.queue[0].used->idx, used);
+		EXPECT_EQ(device_wrote(&d.queue[0]), used);
 	}
-	EXPECT(start_modern(&d, f, VERSION_1, 1));
+	EXPECT(start_modern(&d, f, usual, 1));
 	EXPECT_EQ(round_trip(&d, 70, 1, DOORBELL_IO), 0);
 	finish();
 	reset(&d);
@@ -460,25 +464,57 @@ static void test_ring_reset(struct function *f)
 	u64 c;
 
 	begin("RING_RESET: the queue forgets its ring and starts anew");
-	EXPECT(start_modern(&d, f, VERSION_1 | 1ull << VIRTIO_F_RING_RESET, 1));
+	EXPECT(start_modern(&d, f, usual | 1ull << VIRTIO_F_RING_RESET, 1));
 	c = common(&d);
 	EXPECT_EQ(round_trip(&d, 80, 1, DOORBELL_IO), 0);
-	write16(c + VIRTIO_PCI_COMMON_Q_SELECT, 0);
-	write16(c + 58, 1); /* queue_reset */
-	for (u32 i = 0; i < 100000 && (read16(c + 58) || read16(c + VIRTIO_PCI_COMMON_Q_ENABLE));
-	     i++)
-		;
-	EXPECT_EQ(read16(c + 58), 0);
+	reset_queue(&d, 0);
+	EXPECT_EQ(read16(c + VIRTIO_PCI_COMMON_Q_RESET), 0);
 	EXPECT_EQ(read16(c + VIRTIO_PCI_COMMON_Q_ENABLE), 0);
-	d.queue[0].avail->idx = d.queue[0].used->idx = 0;
-	d.queue[0].seen = 0;
-	write64(c + VIRTIO_PCI_COMMON_Q_DESCLO, (u64)d.queue[0].desc);
-	write64(c + VIRTIO_PCI_COMMON_Q_AVAILLO, (u64)d.queue[0].avail);
-	write64(c + VIRTIO_PCI_COMMON_Q_USEDLO, (u64)d.queue[0].used);
-	write16(c + VIRTIO_PCI_COMMON_Q_ENABLE, 1);
+	if (d.queue[0].packed) {
+		packed_make(&d.queue[0], QUEUE_SIZE);
+	} else {
+		d.queue[0].avail->idx = d.queue[0].used->idx = 0;
+		d.queue[0].seen = 0;
+	}
+	enable_queue(&d, 0);
 	EXPECT_EQ(round_trip(&d, 81, 2, DOORBELL_MEM), 0);
 	finish();
 	reset(&d);
+}
+
+static void break_packed(struct queue *q, u32 how)
+{
+	const struct part parts[] = { { data, 16 }, { data, SECTOR }, { data, 1 } };
+	struct vring_packed_desc *chain = &q->ring[q->fill];
+
+	prepare_chain(q, parts, 3, 1);
+	switch (how) {
+	case 0: /* a chain that goes on with what is not there */
+		chain[2].flags |= VRING_DESC_F_NEXT;
+		break;
+	case 1: /* an id that is none */
+		chain[2].id = q->size;
+		break;
+	case 2: /* memory that is none */
+		chain[1].addr = 0xfffffffffffff000ull;
+		chain[1].len = 0xffffffff;
+		break;
+	case 3: /* the hole */
+		chain[1].addr = 0xc0000000;
+		break;
+	case 4: /* a table that was not negotiated */
+		q->first_flags =
+			(u16)((q->first_flags & ~VRING_DESC_F_NEXT) | VRING_DESC_F_INDIRECT);
+		break;
+	case 5: /* a table inside a chain */
+		chain[1].flags |= VRING_DESC_F_INDIRECT;
+		break;
+	case 6: /* writable before readable */
+		q->first_flags |= VRING_DESC_F_WRITE;
+		chain[1].flags &= (u16)~VRING_DESC_F_WRITE;
+		break;
+	}
+	show_chain(q);
 }
 
 static void break_ring(struct driver *d, u32 how)
@@ -486,6 +522,10 @@ static void break_ring(struct driver *d, u32 how)
 	struct queue *q = &d->queue[0];
 	const struct part parts[] = { { data, 16 }, { data, SECTOR }, { data, 1 } };
 
+	if (q->packed) {
+		break_packed(q, how);
+		return;
+	}
 	prepare_chain(q, parts, 3, 1);
 	switch (how) {
 	case 0: /* a loop */
@@ -528,7 +568,7 @@ static void test_broken_rings(struct function *f)
 	for (u32 how = 0; how < 7; how++) {
 		u32 i = 0;
 
-		EXPECT(start_modern(&d, f, VERSION_1, 1));
+		EXPECT(start_modern(&d, f, usual, 1));
 		break_ring(&d, how);
 		ring(&d, 0, DOORBELL_IO);
 		while (i++ < 20000 && !(read8(common(&d) + VIRTIO_PCI_COMMON_STATUS) &
@@ -536,13 +576,13 @@ static void test_broken_rings(struct function *f)
 			;
 		EXPECT(read8(common(&d) + VIRTIO_PCI_COMMON_STATUS) & VIRTIO_CONFIG_S_NEEDS_RESET);
 		if (second) {
-			EXPECT(start_modern(&other, &g, VERSION_1, 1));
+			EXPECT(start_modern(&other, &g, usual, 1));
 			EXPECT_EQ(block(&other, VIRTIO_BLK_T_IN, 0, data, SECTOR, DOORBELL_IO), 0);
 			reset(&other);
 		}
 		reset(&d);
 	}
-	EXPECT(start_modern(&d, f, VERSION_1, 1));
+	EXPECT(start_modern(&d, f, usual, 1));
 	EXPECT_EQ(round_trip(&d, 90, 1, DOORBELL_IO), 0);
 	finish();
 	reset(&d);
@@ -585,7 +625,7 @@ static void test_rng(void)
 		finish();
 		return;
 	}
-	EXPECT(start_modern(&d, &f, VERSION_1, 1));
+	EXPECT(start_modern(&d, &f, usual, 1));
 	add_chain(&d.queue[0], &(const struct part){ bytes, 256 }, 1, 0);
 	ring(&d, 0, DOORBELL_IO);
 	got = wait_used(&d.queue[0]);
@@ -630,8 +670,11 @@ void guest_main(u32 start_info)
 	struct function f;
 
 	machine_init();
-	if (asked(start_info, "verify"))
+	if (asked(start_info, "verify")) {
+		if (asked(start_info, "packed"))
+			verify_features |= 1ull << VIRTIO_F_RING_PACKED;
 		enter_user(verify);
+	}
 	if (asked(start_info, "nowhere"))
 		run_nowhere();
 	if (asked(start_info, "spin"))
@@ -646,6 +689,8 @@ void guest_main(u32 start_info)
 		hostile(asked_number(start_info, "seed="), asked_number(start_info, "steps="),
 			asked(start_info, "two"));
 	data = allocate(65536, 4096);
+	if (asked(start_info, "packed"))
+		usual |= 1ull << VIRTIO_F_RING_PACKED;
 	test_nobody_there();
 	test_config_space();
 	if (!find_function(&f, VIRTIO_ID_BLOCK, 0)) {
@@ -666,5 +711,7 @@ void guest_main(u32 start_info)
 	test_ring_reset(&f);
 	test_broken_rings(&f);
 	test_rng();
+	if (usual != VERSION_1)
+		test_packed(&f);
 	machine_end(failures ? 1 : 77);
 }

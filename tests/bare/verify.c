@@ -8,7 +8,7 @@
 #include <linux/virtio_ring.h>
 #include "bare.h"
 
-#define DEPTH	 32u
+#define DEPTH	 BUFFERS_OUT
 #define BYTES	 4096u
 #define SECTORS	 (BYTES / 512)
 #define PATIENCE 2000000000u
@@ -16,6 +16,8 @@
 static struct virtio_blk_outhdr headers[DEPTH];
 static volatile u8 states[DEPTH];
 static u8 *buffers;
+u64 verify_features =
+	1ull << VIRTIO_F_VERSION_1 | 1ull << VIRTIO_RING_F_EVENT_IDX | 1ull << VIRTIO_BLK_F_FLUSH;
 
 static u64 word(u64 sector, u64 i)
 {
@@ -39,32 +41,24 @@ static u64 count_wrong(const u64 *from, u64 sector)
 
 static void put(struct queue *q, u32 slot, u32 type, u64 sector)
 {
-	u16 head = (u16)(slot * 3);
+	const struct part parts[] = { { &headers[slot], sizeof(headers[slot]) },
+				      { buffers + slot * BYTES, BYTES },
+				      { (void *)&states[slot], 1 } };
 
 	headers[slot] = (struct virtio_blk_outhdr){ .type = type, .sector = sector };
 	states[slot] = 0xff;
-	q->desc[head] = (struct vring_desc){ (u64)&headers[slot], sizeof(headers[slot]),
-					     VRING_DESC_F_NEXT, (u16)(head + 1) };
-	q->desc[head + 1] = (struct vring_desc){
-		(u64)(buffers + slot * BYTES), BYTES,
-		(u16)(VRING_DESC_F_NEXT | (type == VIRTIO_BLK_T_IN ? VRING_DESC_F_WRITE : 0)),
-		(u16)(head + 2)
-	};
-	q->desc[head + 2] = (struct vring_desc){ (u64)&states[slot], 1, VRING_DESC_F_WRITE, 0 };
-	q->avail->ring[q->avail->idx % q->size] = head;
-	__asm__ volatile("" ::: "memory");
-	q->avail->idx++;
-	barrier();
+	prepare_buffer(q, slot, parts, 3, type == VIRTIO_BLK_T_IN ? 1 : 2);
+	show_chain(q);
 }
 
 /* The slot of the next used element; DEPTH if the device gives none. */
 static u32 take(struct queue *q)
 {
-	volatile u16 *index = &q->used->idx;
+	u32 number, length;
 
 	for (u32 i = 0; i < PATIENCE; i++) {
-		if (*index != q->seen)
-			return q->used->ring[q->seen++ % q->size].id / 3;
+		if (take_used(q, &number, &length))
+			return number;
 		__asm__ volatile("pause");
 	}
 	return DEPTH;
@@ -107,11 +101,7 @@ void verify(void)
 
 	begin("ring 3: the whole disk written and read back at depth 32");
 	buffers = allocate(DEPTH * BYTES, 4096);
-	if (!find_function(&f, VIRTIO_ID_BLOCK, 0) ||
-	    !start_modern(&d, &f,
-			  1ull << VIRTIO_F_VERSION_1 | 1ull << VIRTIO_RING_F_EVENT_IDX |
-				  1ull << VIRTIO_BLK_F_FLUSH,
-			  1)) {
+	if (!find_function(&f, VIRTIO_ID_BLOCK, 0) || !start_modern(&d, &f, verify_features, 1)) {
 		EXPECT(false);
 		finish();
 		machine_end(1);

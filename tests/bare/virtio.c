@@ -1,4 +1,4 @@
-/* Bare guest: a split-ring driver for either layout. */
+/* Bare guest: a driver for either layout and either kind of ring. */
 #include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_pci.h>
@@ -49,9 +49,23 @@ static void make_queue(struct queue *q, u16 index, u16 size)
 	q->desc = v.desc;
 	q->avail = v.avail;
 	q->used = v.used;
-	q->size = size;
-	q->seen = 0;
-	q->index = index;
+	*q = (struct queue){
+		.desc = v.desc, .avail = v.avail, .used = v.used, .size = size, .index = index
+	};
+}
+
+void enable_queue(struct driver *d, u16 index)
+{
+	struct queue *q = &d->queue[index];
+	u64 c = common(d), driver = q->packed ? (u64)q->driver_event : (u64)q->avail;
+
+	write16(c + VIRTIO_PCI_COMMON_Q_SELECT, index);
+	write16(c + VIRTIO_PCI_COMMON_Q_SIZE, q->size);
+	write64(c + VIRTIO_PCI_COMMON_Q_DESCLO, q->packed ? (u64)q->ring : (u64)q->desc);
+	write32(c + VIRTIO_PCI_COMMON_Q_AVAILLO, (u32)driver);
+	write32(c + VIRTIO_PCI_COMMON_Q_AVAILHI, (u32)(driver >> 32));
+	write64(c + VIRTIO_PCI_COMMON_Q_USEDLO, q->packed ? (u64)q->device_event : (u64)q->used);
+	write16(c + VIRTIO_PCI_COMMON_Q_ENABLE, 1);
 }
 
 bool start_modern(struct driver *d, struct function *f, u64 features, u32 queues)
@@ -76,13 +90,10 @@ bool start_modern(struct driver *d, struct function *f, u64 features, u32 queues
 		struct queue *q = &d->queue[i];
 
 		make_queue(q, i, QUEUE_SIZE);
-		write16(c + VIRTIO_PCI_COMMON_Q_SELECT, i);
-		write16(c + VIRTIO_PCI_COMMON_Q_SIZE, QUEUE_SIZE);
-		write64(c + VIRTIO_PCI_COMMON_Q_DESCLO, (u64)q->desc);
-		write32(c + VIRTIO_PCI_COMMON_Q_AVAILLO, (u32)(u64)q->avail);
-		write32(c + VIRTIO_PCI_COMMON_Q_AVAILHI, (u32)((u64)q->avail >> 32));
-		write64(c + VIRTIO_PCI_COMMON_Q_USEDLO, (u64)q->used);
-		write16(c + VIRTIO_PCI_COMMON_Q_ENABLE, 1);
+		if (features >> VIRTIO_F_RING_PACKED & 1)
+			packed_make(q, QUEUE_SIZE);
+		q->in_order = features >> VIRTIO_F_IN_ORDER & 1;
+		enable_queue(d, i);
 	}
 	write8(c + VIRTIO_PCI_COMMON_STATUS, 15);
 	return true;
@@ -108,6 +119,29 @@ void start_legacy(struct driver *d, struct function *f, u32 features, u32 queues
 	out8((u16)(base + VIRTIO_PCI_STATUS), 7);
 }
 
+void reset_queue(struct driver *d, u16 index)
+{
+	u64 c = common(d);
+
+	write16(c + VIRTIO_PCI_COMMON_Q_SELECT, index);
+	write16(c + VIRTIO_PCI_COMMON_Q_RESET, 1);
+	for (u32 i = 0; i < PATIENCE && (read16(c + VIRTIO_PCI_COMMON_Q_RESET) ||
+					 read16(c + VIRTIO_PCI_COMMON_Q_ENABLE));
+	     i++)
+		;
+}
+
+u64 device_wrote(const struct queue *q)
+{
+	u64 sum = 0;
+
+	if (!q->packed)
+		return *(volatile u16 *)&q->used->idx;
+	for (u32 i = 0; i < 2u * q->size; i++)
+		sum = sum * 31 + ((volatile u64 *)q->ring)[i];
+	return sum;
+}
+
 void set_vector(struct driver *d, u32 queue, u16 vector)
 {
 	if (d->legacy) {
@@ -119,29 +153,96 @@ void set_vector(struct driver *d, u32 queue, u16 vector)
 	write16(common(d) + VIRTIO_PCI_COMMON_Q_MSIX, vector);
 }
 
-void prepare_chain(struct queue *q, const struct part *parts, u32 count, u32 readable)
+static void split_prepare(struct queue *q, u32 number, const struct part *parts, u32 count,
+			  u32 readable)
 {
-	/* Each chain has descriptors of its own: the tests have few in flight. */
-	u16 head = (u16)((q->avail->idx * 8u) % q->size);
+	/* Each buffer has descriptors of its own, or in order they go round (virtio 1.3, 2.7.5). */
+	u16 head = q->in_order ? q->fill : (u16)(number * CHAIN_STRIDE), at = head;
 
 	for (u32 i = 0; i < count; i++) {
-		struct vring_desc *e = &q->desc[head + i];
+		struct vring_desc *e = &q->desc[at];
 
+		at = (u16)((at + 1) % q->size);
 		e->addr = (u64)parts[i].at;
 		e->len = parts[i].length;
 		e->flags = (u16)((i < readable ? 0 : VRING_DESC_F_WRITE) |
 				 (i + 1 < count ? VRING_DESC_F_NEXT : 0));
-		e->next = (u16)(head + i + 1);
+		e->next = at;
 	}
+	q->fill = at;
+	q->number_of[head] = (u16)number;
 	q->avail->ring[q->avail->idx % q->size] = head;
+}
+
+void prepare_buffer(struct queue *q, u32 number, const struct part *parts, u32 count, u32 readable)
+{
+	if (q->packed)
+		packed_prepare(q, number, parts, count, readable);
+	else
+		split_prepare(q, number, parts, count, readable);
+	q->order[q->newest % BUFFERS_OUT] = (u16)number;
+	barrier();
+}
+
+void prepare_chain(struct queue *q, const struct part *parts, u32 count, u32 readable)
+{
+	/* ids of a packed ring are below its size */
+	prepare_buffer(q, q->added % (q->size < BUFFERS_OUT ? q->size : BUFFERS_OUT), parts, count,
+		       readable);
+}
+
+void show_chain(struct queue *q)
+{
+	q->added++;
+	q->newest++;
+	if (q->packed)
+		packed_show(q);
+	else
+		q->avail->idx++;
 	barrier();
 }
 
 void add_chain(struct queue *q, const struct part *parts, u32 count, u32 readable)
 {
 	prepare_chain(q, parts, count, readable);
-	q->avail->idx++;
+	show_chain(q);
+}
+
+static bool split_used(struct queue *q, u32 *number, u32 *length)
+{
+	if (*(volatile u16 *)&q->used->idx == q->seen)
+		return false;
 	barrier();
+	*number = q->number_of[q->used->ring[q->seen % q->size].id % QUEUE_SIZE];
+	*length = q->used->ring[q->seen % q->size].len;
+	return true;
+}
+
+bool take_used(struct queue *q, u32 *number, u32 *length)
+{
+	u32 last;
+
+	if (!q->batch) {
+		if (!(q->packed ? packed_used(q, number, length) : split_used(q, number, length)))
+			return false;
+		q->batch = 1;
+		q->batches++;
+		last = *number;
+		q->batch_length = *length;
+		/* One element may stand for many (2.7.9, 2.8.8): up to this one. */
+		while (q->in_order && q->order[(q->oldest + q->batch - 1u) % BUFFERS_OUT] != last &&
+		       q->batch < BUFFERS_OUT)
+			q->batch++;
+	}
+	if (q->in_order)
+		*number = q->order[q->oldest % BUFFERS_OUT];
+	*length = q->batch_length;
+	q->oldest++;
+	q->batch--;
+	q->seen++;
+	if (q->packed)
+		packed_release(q, *number);
+	return true;
 }
 
 /* A write through the PCI_CFG window (virtio 1.3, 4.1.4.9). */
@@ -187,13 +288,11 @@ void ring(struct driver *d, u32 queue, enum doorbell how)
 
 long wait_used(struct queue *q)
 {
-	volatile u16 *index = &q->used->idx;
+	u32 number, length;
 
 	for (u32 i = 0; i < PATIENCE; i++) {
-		if (*index != q->seen) {
-			barrier();
-			return (long)q->used->ring[q->seen++ % q->size].len;
-		}
+		if (take_used(q, &number, &length))
+			return (long)length;
 		in8(0x80);
 	}
 	return -1;
