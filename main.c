@@ -35,7 +35,6 @@ static int catch_signals(void)
 	sigemptyset(&set);
 	for (u32 i = 0; i < ARRAY_SIZE(caught); i++)
 		sigaddset(&set, caught[i]);
-	signal(SIGPIPE, SIG_IGN);
 	signal(SIGALRM, give_up);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
@@ -50,7 +49,7 @@ static void raise_file_limit(void)
 {
 	struct rlimit limit;
 
-	if (!getrlimit(RLIMIT_NOFILE, &limit)) {
+	if (!getrlimit(RLIMIT_NOFILE, &limit) && limit.rlim_cur != limit.rlim_max) {
 		limit.rlim_cur = limit.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &limit);
 	}

@@ -48,26 +48,29 @@ struct terminal {
 
 int terminal_hold_standard_files(void)
 {
+	struct pollfd fds[STDERR_FILENO + 1];
+
+	for (int fd = 0; fd <= STDERR_FILENO; fd++)
+		fds[fd] = (struct pollfd){ .fd = fd };
+	if (poll(fds, ARRAY_SIZE(fds), 0) <= 0)
+		return 0;
 	for (int fd = 0; fd <= STDERR_FILENO; fd++)
 		/* open() gives the lowest number that is free: this one */
-		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0)
+		if (fds[fd].revents & POLLNVAL && open("/dev/null", O_RDWR) < 0)
 			return -errno;
 	return 0;
 }
 
 /* The same pipe or terminal once more, non-blocking for us alone; -1 where that cannot be. */
-static int open_again(int fd, int access)
+static int open_again(int fd, const struct stat *st, bool tty, int access)
 {
 	char path[32];
-	struct stat st;
 
-	if (fstat(fd, &st))
-		return -1;
 	/* sockets cannot, files need not; opening a pty's master once more would make another pty
 	 */
-	if (!S_ISFIFO(st.st_mode) && !isatty(fd))
+	if (!S_ISFIFO(st->st_mode) && !tty)
 		return -1;
-	if (S_ISCHR(st.st_mode) && st.st_rdev == makedev(5, 2))
+	if (S_ISCHR(st->st_mode) && st->st_rdev == makedev(5, 2))
 		return -1;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	return open(path, access | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
@@ -83,15 +86,18 @@ static bool has_access(int fd, int access)
 
 static int open_stdin(struct terminal *t)
 {
+	struct stat st;
+	bool tty;
 	int err;
 
-	if (!has_access(STDIN_FILENO, O_RDONLY))
+	if (!has_access(STDIN_FILENO, O_RDONLY) || fstat(STDIN_FILENO, &st))
 		return 0;
-	t->input = open_again(STDIN_FILENO, O_RDONLY);
+	tty = S_ISCHR(st.st_mode) && isatty(STDIN_FILENO);
+	t->input = open_again(STDIN_FILENO, &st, tty, O_RDONLY);
 	t->own_input = t->nonblocking_input = t->input >= 0;
 	if (t->input < 0)
 		t->input = STDIN_FILENO;
-	if (!isatty(STDIN_FILENO))
+	if (!tty)
 		return 0;
 	err = terminal_mode_take(STDIN_FILENO);
 	if (err)
@@ -105,16 +111,18 @@ static int open_stdin(struct terminal *t)
 static void open_stdout(struct terminal *t)
 {
 	struct stat st;
+	bool tty;
 
 	t->name = "standard output";
 	if (!has_access(STDOUT_FILENO, O_WRONLY) || fstat(STDOUT_FILENO, &st))
 		return;
-	t->output = open_again(STDOUT_FILENO, O_WRONLY);
+	tty = S_ISCHR(st.st_mode) && isatty(STDOUT_FILENO);
+	t->output = open_again(STDOUT_FILENO, &st, tty, O_WRONLY);
 	t->own_output = t->output >= 0;
 	if (t->own_output)
 		return;
 	t->output = STDOUT_FILENO;
-	if (isatty(STDOUT_FILENO))
+	if (tty)
 		t->bound = BOUNDED_WRITE_TO_TTY;
 	else if (!S_ISREG(st.st_mode))
 		t->bound = BOUNDED_WRITE;

@@ -339,6 +339,8 @@ static u32 poll_window(const struct config *config)
 
 	if (config->poll_given)
 		return config->poll_us;
+	if (!config->disk_count && !config->net_count && !config->control)
+		return 0;
 	return !sched_getaffinity(0, sizeof(set), &set) && CPU_COUNT(&set) > (int)config->cpus
 		       ? DEFAULT_POLL_US
 		       : 0;

@@ -294,11 +294,11 @@ static int add_doorbells(struct virtio_pci *pci)
 /* Everything that reactors signal for this function. */
 static int add_files(struct virtio_pci *pci)
 {
-	pci->intx_file = reactor_file_add(pci->reactors, pci_intx_fd(&pci->function));
+	pci->intx_file = reactor_eventfd_add(pci->reactors, pci_intx_fd(&pci->function));
 	if (pci->intx_file < 0)
 		return pci->intx_file;
 	for (u16 i = 0; i < pci->layout.vectors; i++) {
-		reactor_file file = reactor_file_add(pci->reactors, pci_msix_fd(&pci->function, i));
+		reactor_file file = reactor_eventfd_add(pci->reactors, pci_msix_fd(&pci->function, i));
 
 		if (file < 0)
 			return file;

@@ -66,13 +66,29 @@ static int check_size(const struct kvm *kvm, u64 size, enum memory_pages pages)
 	return 0;
 }
 
-/* Anonymous memory on a 2 MiB boundary, so that a huge page in the guest can be one here. */
+static u8 *map_anonymous(u64 size)
+{
+	return mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+		    -1, 0);
+}
+
+/* Anonymous memory on a 2 MiB boundary, so that a huge page in the guest can be one here. Linux 6.7
+ * and later choose such a place by themselves. */
 static int map_default(u8 **base, u64 size)
 {
-	u8 *raw, *start;
+	u8 *raw = map_anonymous(size), *start = raw;
 
-	raw = mmap(NULL, size + MIB(2), PROT_READ | PROT_WRITE,
-		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (raw != MAP_FAILED && (uintptr_t)raw % MIB(2)) {
+		munmap(raw, size);
+		raw = map_anonymous(size + MIB(2));
+		start = (u8 *)ALIGN_UP((uintptr_t)raw, (uintptr_t)MIB(2));
+		if (raw != MAP_FAILED) {
+			if (start > raw)
+				munmap(raw, (size_t)(start - raw));
+			if (start < raw + MIB(2))
+				munmap(start + size, (size_t)(raw + MIB(2) - start));
+		}
+	}
 	if (raw == MAP_FAILED) {
 		int error = errno;
 
@@ -81,11 +97,6 @@ static int map_default(u8 **base, u64 size)
 			 (unsigned long long)(size >> 20), strerror(error));
 		return -error;
 	}
-	start = (u8 *)ALIGN_UP((uintptr_t)raw, (uintptr_t)MIB(2));
-	if (start > raw)
-		munmap(raw, (size_t)(start - raw));
-	if (start < raw + MIB(2))
-		munmap(start + size, (size_t)(raw + MIB(2) - start));
 	madvise(start, size, MADV_HUGEPAGE); /* kernels without it give small pages */
 	*base = start;
 	return 0;

@@ -155,7 +155,7 @@ void reactor_finish(struct reactor_op *op);
 
 /* Signals that belong to the main thread are blocked on all others: starts a thread so. 0 or
  * -errno. */
-int reactor_thread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *arg),
+int reactor_thread_create(pthread_t *thread, pthread_attr_t *attr, void *(*run)(void *arg),
 			  void *arg);
 
 /* The transfer of a READV or WRITEV by system call, never restarted for a signal's sake: count or

@@ -55,13 +55,13 @@ void uring_iopoll_end(struct uring *uring)
 		io_uring_unregister_files(&uring->iopoll.ring);
 }
 
-int uring_iopoll_file_set(struct uring *uring, reactor_file file, int fd)
+int uring_iopoll_files_set(struct uring *uring, reactor_file file, const int *fds, u32 count)
 {
 	int n;
 
-	if (!uring->iopoll.there)
+	if (!uring->iopoll.there || !count)
 		return 0;
-	n = io_uring_register_files_update(&uring->iopoll.ring, (unsigned int)file, &fd, 1);
+	n = io_uring_register_files_update(&uring->iopoll.ring, (unsigned int)file, fds, count);
 	return n < 0 ? n : 0;
 }
 

@@ -30,6 +30,7 @@ static void uring_enter(struct reactor *reactor, bool wait);
 
 static void free_uring(struct uring *uring)
 {
+	free(uring->first);
 	free(uring->no_nowait);
 	free(uring->waiting);
 	free(uring->renewing);
@@ -47,7 +48,8 @@ static int uring_create(struct reactor *reactor)
 	uring->no_nowait = calloc(reactor->reactors->max_files, sizeof(*uring->no_nowait));
 	uring->waiting = calloc(reactor->reactors->max_files, sizeof(*uring->waiting));
 	uring->renewing = calloc(reactor->reactors->max_files, sizeof(*uring->renewing));
-	if (!uring->no_nowait || !uring->waiting || !uring->renewing)
+	uring->first = malloc(reactor->reactors->max_files * sizeof(*uring->first));
+	if (!uring->no_nowait || !uring->waiting || !uring->renewing || !uring->first)
 		goto free_uring;
 	uring->sqpoll = reactor->reactors->config.sqpoll;
 	error = uring_ring_make(reactor, &uring->ring, &uring->sqpoll);
@@ -86,23 +88,45 @@ static int uring_file_set(struct reactor *reactor, reactor_file file, int fd)
 	struct uring *uring = reactor->ring;
 	int n;
 
+	uring->no_nowait[file] =
+		uring_refused(reactor, REACTOR_REFUSE_NOWAIT) && !reactor->reactors->storage[file];
+	if (!uring->open) { /* one call tells the kernel of all, in begin() */
+		while (uring->first_count <= (u32)file)
+			uring->first[uring->first_count++] = -1;
+		uring->first[file] = fd;
+		return 0;
+	}
 	/* Interrupts that the kernel's thread has yet to take mean the number's old file. */
-	if (uring->sqpoll && uring->open && io_uring_sq_ready(&uring->ring)) {
+	if (uring->sqpoll && io_uring_sq_ready(&uring->ring)) {
 		uring_enter(reactor, false);
 		while (io_uring_sq_ready(&uring->ring))
 			sched_yield();
 	}
 	n = io_uring_register_files_update(&uring->ring, (unsigned int)file, &fd, 1);
-	uring->no_nowait[file] =
-		uring_refused(reactor, REACTOR_REFUSE_NOWAIT) && !reactor->reactors->storage[file];
-	return n < 0 ? n : uring_iopoll_file_set(uring, file, fd);
+	return n < 0 ? n : uring_iopoll_files_set(uring, file, &fd, 1);
+}
+
+static int set_first_files(struct uring *uring)
+{
+	int n = 0;
+
+	if (uring->first_count)
+		n = io_uring_register_files_update(&uring->ring, 0, uring->first,
+						   uring->first_count);
+	if (n >= 0)
+		n = uring_iopoll_files_set(uring, 0, uring->first, uring->first_count);
+	free(uring->first);
+	uring->first = NULL;
+	return n < 0 ? n : 0;
 }
 
 static int uring_begin(struct reactor *reactor)
 {
 	struct uring *uring = reactor->ring;
-	int error;
+	int error = set_first_files(uring);
 
+	if (error)
+		return error;
 	/* Saves the lookup of the ring's own file in each enter; 5.18 on. */
 	if (!uring_refused(reactor, REACTOR_REFUSE_RING_FD))
 		io_uring_register_ring_fd(&uring->ring);

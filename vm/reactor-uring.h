@@ -32,6 +32,8 @@ struct uring {
 	bool *no_nowait;		 /* by file: RWF_NOWAIT is not supported */
 	struct reactor_op **waiting; /* by file, of those that are waited for: its op in flight */
 	bool *renewing;		     /* by file: cancelled by us, to be started again */
+	int *first;		     /* the files at the start, until then */
+	u32 first_count;
 	struct uring_iopoll iopoll;
 };
 
@@ -73,7 +75,7 @@ void uring_iopoll_create(struct reactor *reactor);
 void uring_iopoll_destroy(struct uring *uring);
 int uring_iopoll_begin(struct uring *uring);
 void uring_iopoll_end(struct uring *uring);
-int uring_iopoll_file_set(struct uring *uring, reactor_file file, int fd);
+int uring_iopoll_files_set(struct uring *uring, reactor_file file, const int *fds, u32 count);
 /* Does op belong here? Then submit takes it. */
 bool uring_iopoll_takes(const struct reactor *reactor, const struct reactor_op *op);
 void uring_iopoll_submit(struct reactor *reactor, struct reactor_op *op);

@@ -152,6 +152,8 @@ const char *reactors_engine(const struct reactors *reactors);
 /* Registers fd (the caller keeps it open) in every reactor. The number, or -errno (-ENOSPC). Main
  * thread, before reactors_start() or later (it then waits for each reactor). */
 reactor_file reactor_file_add(struct reactors *reactors, int fd);
+/* The same for an eventfd, of which nothing need be asked. */
+reactor_file reactor_eventfd_add(struct reactors *reactors, int fd);
 /* Reads and writes of an O_DIRECT file go to the second ring from now on, where completions are
  * looked for; until the kernel says that this file has none to look for, which is logged with name
  * (kept by the caller) and mended. 0, or -EOPNOTSUPP: there is no second ring. Main thread; nothing

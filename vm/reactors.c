@@ -72,15 +72,11 @@ static int file_set_all(struct reactors *reactors, reactor_file file, int fd)
 	return 0;
 }
 
-reactor_file reactor_file_add(struct reactors *reactors, int fd)
+static reactor_file file_add(struct reactors *reactors, int fd, bool storage)
 {
-	reactor_file file;
-	struct stat st;
+	reactor_file file = reactor_number_take(reactors, fd, storage);
 	int error;
 
-	if (fstat(fd, &st) < 0)
-		return -errno;
-	file = reactor_number_take(reactors, fd, S_ISREG(st.st_mode) || S_ISBLK(st.st_mode));
 	if (file < 0)
 		return file;
 	error = file_set_all(reactors, file, fd);
@@ -89,6 +85,20 @@ reactor_file reactor_file_add(struct reactors *reactors, int fd)
 		return error;
 	}
 	return file;
+}
+
+reactor_file reactor_file_add(struct reactors *reactors, int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	return file_add(reactors, fd, S_ISREG(st.st_mode) || S_ISBLK(st.st_mode));
+}
+
+reactor_file reactor_eventfd_add(struct reactors *reactors, int fd)
+{
+	return file_add(reactors, fd, false);
 }
 
 int reactor_file_iopoll(struct reactors *reactors, reactor_file file, const char *name)
@@ -138,11 +148,10 @@ void reactors_settle(struct reactors *reactors)
 
 /* ---- threads ---- */
 
-int reactor_thread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *arg),
+int reactor_thread_create(pthread_t *thread, pthread_attr_t *attr, void *(*run)(void *arg),
 			  void *arg)
 {
-	sigset_t block, old;
-	int error;
+	sigset_t block;
 
 	sigfillset(&block);
 	/* what a thread does to itself stays its own; SIGSYS is the sandbox's */
@@ -153,10 +162,8 @@ int reactor_thread_create(pthread_t *thread, const pthread_attr_t *attr, void *(
 	sigdelset(&block, SIGABRT);
 	sigdelset(&block, SIGTRAP);
 	sigdelset(&block, SIGSYS);
-	pthread_sigmask(SIG_SETMASK, &block, &old);
-	error = pthread_create(thread, attr, run, arg);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return -error;
+	pthread_attr_setsigmask_np(attr, &block);
+	return -pthread_create(thread, attr, run, arg);
 }
 
 int reactors_start(struct reactors *reactors)

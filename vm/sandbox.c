@@ -148,11 +148,12 @@ static bool settle(struct sock_fprog *program, u32 stands, u32 value)
 
 static bool settle_all(void)
 {
+	u32 pid = (u32)getpid();
 	bool found = settle(&programs[SANDBOX_MAIN], SANDBOX_REWRITABLE, (u32)rewritable);
 
 	found &= settle(&programs[SANDBOX_CONTROL], SANDBOX_REWRITABLE, (u32)rewritable);
 	for (u32 kind = 0; kind < SANDBOX_PROGRAMS; kind++)
-		found &= settle(&programs[kind], SANDBOX_PID, (u32)getpid());
+		found &= settle(&programs[kind], SANDBOX_PID, pid);
 	return found;
 }
 

@@ -552,14 +552,13 @@ static void stop(struct vcpus *vcpus, enum wanted wanted)
 int vcpus_start(struct vcpus *vcpus)
 {
 	pthread_attr_t attr;
-	sigset_t blocked, before;
+	sigset_t blocked;
 	int err = 0;
 
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, STACK_SIZE);
-	/* threads inherit the mask, so that none takes a signal before it has set its own */
 	thread_signals(&blocked);
-	pthread_sigmask(SIG_SETMASK, &blocked, &before);
+	pthread_attr_setsigmask_np(&attr, &blocked);
 	for (u32 i = 0; i < vcpus->created && !err; i++) {
 		struct vcpu *vcpu = &vcpus->vcpu[i];
 
@@ -572,13 +571,7 @@ int vcpus_start(struct vcpus *vcpus)
 		else
 			vcpu->started = true;
 	}
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	pthread_attr_destroy(&attr);
-	/* each parks at once, thread_start behind it */
-	pthread_mutex_lock(&vcpus->lock);
-	while (!err && vcpus->parked_count < vcpus->created)
-		pthread_cond_wait(&vcpus->parked, &vcpus->lock);
-	pthread_mutex_unlock(&vcpus->lock);
 	return err;
 }
 

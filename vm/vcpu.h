@@ -50,7 +50,7 @@ int vcpus_create(struct vcpus **vcpus, const struct vcpus_config *config);
  * (logged). Main thread. */
 int vcpus_reset(struct vcpus *vcpus, const struct vcpu_entry *entry);
 
-/* Starts the threads, paused; thread_start has run on each when it returns. 0 or -errno (logged).
+/* Starts the threads, paused; each runs thread_start before anything else. 0 or -errno (logged).
  * Main thread. */
 int vcpus_start(struct vcpus *vcpus);
 
