@@ -30,10 +30,12 @@
 struct boot {
 	struct boot_config config;
 	char *kernel_path, *initrd_path, *cmdline;
-	int kernel, initrd; /* initrd -1: none */
+	struct kernel_file kernel;
+	int initrd;   /* -1: none */
+	bool checked; /* the kernel, just now: the first load need not look again */
 	enum kernel_format format;
 	bool unpacked; /* the kernel is a file of our own, which does not change */
-	u64 kernel_size, initrd_size;
+	u64 initrd_size;
 };
 
 struct range {
@@ -85,10 +87,8 @@ static int load_kernel(struct boot *boot, struct memory *memory, struct kernel_i
 {
 	memset(image, 0, sizeof(*image));
 	image->format = boot->format;
-	return boot->format == KERNEL_BZIMAGE ? bzimage_load(boot->kernel, boot->kernel_path,
-							     boot->kernel_size, memory, image)
-					      : elf_load(boot->kernel, boot->kernel_path,
-							 boot->kernel_size, memory, image);
+	return boot->format == KERNEL_BZIMAGE ? bzimage_load(&boot->kernel, memory, image)
+					      : elf_load(&boot->kernel, memory, image);
 }
 
 /* The ELF kernel inside takes the bzImage's place, for restarts too. */
@@ -104,16 +104,16 @@ static int open_inside(struct boot *boot, struct kernel_image *image)
 			 boot->kernel_path);
 		return -ENOEXEC;
 	}
-	fd = kernel_unpack(boot->kernel, boot->kernel_path, image->payload, image->payload_length,
-			   &size);
+	fd = kernel_unpack(boot->kernel.fd, boot->kernel_path, image->payload,
+			   image->payload_length, &size);
 	if (fd < 0)
 		return fd;
-	close(boot->kernel);
-	boot->kernel = fd;
-	boot->kernel_size = size;
-	boot->format = KERNEL_ELF;
+	close(boot->kernel.fd);
+	boot->kernel.fd = fd;
+	boot->kernel.size = size;
 	boot->unpacked = true;
-	return load_kernel(boot, NULL, image);
+	fd = kernel_recognise(&boot->kernel, &boot->format);
+	return fd ? fd : load_kernel(boot, NULL, image);
 }
 
 int boot_open(struct boot **result, const struct boot_config *config)
@@ -125,16 +125,16 @@ int boot_open(struct boot **result, const struct boot_config *config)
 	if (!boot)
 		return ret;
 	boot->config = *config;
-	boot->kernel = boot->initrd = -1;
-	boot->kernel_path = strdup(config->kernel);
+	boot->kernel.fd = boot->initrd = -1;
+	boot->kernel.path = boot->kernel_path = strdup(config->kernel);
 	boot->cmdline = strdup(config->cmdline ? config->cmdline : "");
 	boot->initrd_path = config->initrd ? strdup(config->initrd) : NULL;
 	if (!boot->kernel_path || !boot->cmdline || (config->initrd && !boot->initrd_path))
 		goto fail;
-	ret = boot->kernel = open_file(config->kernel, "kernel", "--kernel", &boot->kernel_size);
+	ret = boot->kernel.fd = open_file(config->kernel, "kernel", "--kernel", &boot->kernel.size);
 	if (ret < 0)
 		goto fail;
-	ret = kernel_recognise(boot->kernel, boot->kernel_path, &boot->format);
+	ret = kernel_recognise(&boot->kernel, &boot->format);
 	if (!ret)
 		ret = load_kernel(boot, NULL, &image);
 	if (!ret && config->decompress && boot->format == KERNEL_BZIMAGE)
@@ -159,6 +159,7 @@ int boot_open(struct boot **result, const struct boot_config *config)
 			goto fail;
 		}
 	}
+	boot->checked = true;
 	*result = boot;
 	return 0;
 fail:
@@ -337,19 +338,27 @@ static int write_tables(struct boot *boot, struct memory *memory, u64 *rsdp)
 	return 0;
 }
 
+/* The files may have been replaced in place since the last load: sizes and headers are read anew.
+ */
+static int look_again(struct boot *boot)
+{
+	struct stat st;
+
+	if (!boot->unpacked && !fstat(boot->kernel.fd, &st))
+		boot->kernel.size = (u64)st.st_size;
+	if (boot->initrd >= 0 && !fstat(boot->initrd, &st))
+		boot->initrd_size = (u64)st.st_size;
+	return kernel_recognise(&boot->kernel, &boot->format);
+}
+
 int boot_load(struct boot *boot, struct memory *memory, struct vcpu_entry *entry)
 {
 	struct kernel_image image;
 	u64 initrd, rsdp;
-	struct stat st;
 	int ret;
 
-	/* The files may have been replaced in place since the last load: sizes are read anew. */
-	if (!boot->unpacked && !fstat(boot->kernel, &st))
-		boot->kernel_size = (u64)st.st_size;
-	if (boot->initrd >= 0 && !fstat(boot->initrd, &st))
-		boot->initrd_size = (u64)st.st_size;
-	ret = kernel_recognise(boot->kernel, boot->kernel_path, &boot->format);
+	ret = boot->checked ? 0 : look_again(boot);
+	boot->checked = false;
 	if (!ret)
 		ret = load_kernel(boot, memory, &image);
 	if (!ret)
@@ -385,8 +394,8 @@ void boot_close(struct boot *boot)
 {
 	if (!boot)
 		return;
-	if (boot->kernel >= 0)
-		close(boot->kernel);
+	if (boot->kernel.fd >= 0)
+		close(boot->kernel.fd);
 	if (boot->initrd >= 0)
 		close(boot->initrd);
 	free(boot->kernel_path);

@@ -21,20 +21,22 @@ static int absurd(const char *path, const char *what)
 }
 
 /* Reads the setup header and checks all of it that we rely on. */
-static int read_header(int fd, const char *path, u64 file_size, struct kernel_image *image,
+static int read_header(const struct kernel_file *file, struct kernel_image *image,
 		       struct setup_header *h, u64 *payload)
 {
+	const char *path = file->path;
+	u64 file_size = file->size;
 	u8 jump[2];
 	int ret;
 
 	memset(h, 0, sizeof(*h));
-	if (file_read(fd, jump, sizeof(jump), 0x200))
+	if (kernel_read(file, jump, sizeof(jump), 0x200))
 		return absurd(path, "it ends inside the boot header");
 	/* The header's length is told by the jump over it (boot.rst, "0x0202 + byte at 0x0201"). */
 	image->setup_header_size = 0x202u + jump[1] - HEADER_OFFSET;
 	if (image->setup_header_size > sizeof(image->setup_header))
 		image->setup_header_size = sizeof(image->setup_header);
-	ret = file_read(fd, image->setup_header, image->setup_header_size, HEADER_OFFSET);
+	ret = kernel_read(file, image->setup_header, image->setup_header_size, HEADER_OFFSET);
 	if (ret)
 		return absurd(path, "it ends inside the boot header");
 	memcpy(h, image->setup_header,
@@ -84,16 +86,16 @@ static u64 choose_address(const struct setup_header *h, const struct memory *mem
 	return at >= BOOT_KERNEL && memory_at(memory, at, needed) ? at : 0;
 }
 
-int bzimage_load(int fd, const char *path, u64 file_size, struct memory *memory,
-		 struct kernel_image *image)
+int bzimage_load(const struct kernel_file *file, struct memory *memory, struct kernel_image *image)
 {
+	const char *path = file->path;
 	struct setup_header h;
 	u64 payload, size, needed, address;
-	int ret = read_header(fd, path, file_size, image, &h, &payload);
+	int ret = read_header(file, image, &h, &payload);
 
 	if (ret)
 		return ret;
-	size = file_size - payload;
+	size = file->size - payload;
 	needed = size > h.init_size ? size : h.init_size;
 	image->cmdline_max = h.cmdline_size ? h.cmdline_size : CMDLINE_MINIMUM;
 	/* boot.rst, payload_offset: from the start of the protected-mode code */
@@ -110,7 +112,7 @@ int bzimage_load(int fd, const char *path, u64 file_size, struct memory *memory,
 			 (unsigned long long)(h.pref_address >> 20));
 		return -E2BIG;
 	}
-	ret = file_read(fd, memory_at(memory, address, size), size, payload);
+	ret = file_read(file->fd, memory_at(memory, address, size), size, payload);
 	if (ret) {
 		log_line("%s: cannot read the kernel: %s; check the file", path, strerror(-ret));
 		return ret;

@@ -19,9 +19,11 @@ static int absurd(const char *path, const char *what)
 	return -ENOEXEC;
 }
 
-static int read_header(int fd, const char *path, Elf64_Ehdr *e)
+static int read_header(const struct kernel_file *file, Elf64_Ehdr *e)
 {
-	if (file_read(fd, e, sizeof(*e), 0))
+	const char *path = file->path;
+
+	if (kernel_read(file, e, sizeof(*e), 0))
 		return absurd(path, "it ends inside the ELF header");
 	if (e->e_ident[EI_CLASS] != ELFCLASS64 || e->e_ident[EI_DATA] != ELFDATA2LSB ||
 	    e->e_machine != EM_X86_64) {
@@ -38,12 +40,12 @@ static int read_header(int fd, const char *path, Elf64_Ehdr *e)
 }
 
 /* Looks through one note segment for the PVH entry. */
-static bool find_pvh_entry(int fd, const Elf64_Phdr *p, u64 *entry)
+static bool find_pvh_entry(const struct kernel_file *file, const Elf64_Phdr *p, u64 *entry)
 {
 	u8 notes[NOTE_BYTES];
 	u64 size = p->p_filesz < sizeof(notes) ? p->p_filesz : sizeof(notes), at = 0;
 
-	if (file_read(fd, notes, size, p->p_offset))
+	if (kernel_read(file, notes, size, p->p_offset))
 		return false;
 	while (size - at >= sizeof(Elf64_Nhdr)) {
 		u64 name_size = ALIGN_UP((u64)le32_load(notes + at), 4);
@@ -72,8 +74,9 @@ static bool segment_is_sane(const Elf64_Phdr *p, u64 file_size)
 	       p->p_offset <= file_size && p->p_filesz <= file_size - p->p_offset;
 }
 
-static int load_segment(int fd, const char *path, const Elf64_Phdr *p, struct memory *memory)
+static int load_segment(const struct kernel_file *file, const Elf64_Phdr *p, struct memory *memory)
 {
+	const char *path = file->path;
 	void *to = memory_at(memory, p->p_paddr, p->p_memsz);
 	int ret;
 
@@ -84,7 +87,7 @@ static int load_segment(int fd, const char *path, const Elf64_Phdr *p, struct me
 			 (unsigned long long)(p->p_paddr >> 20));
 		return -E2BIG;
 	}
-	ret = file_read(fd, to, p->p_filesz, p->p_offset);
+	ret = file_read(file->fd, to, p->p_filesz, p->p_offset);
 	if (ret)
 		log_line("%s: cannot read the kernel: %s; check the file", path, strerror(-ret));
 	return ret;
@@ -104,18 +107,18 @@ static bool resolve_entry(const Elf64_Phdr *p, u64 e_entry, u64 *entry)
 	return false;
 }
 
-int elf_load(int fd, const char *path, u64 file_size, struct memory *memory,
-	     struct kernel_image *image)
+int elf_load(const struct kernel_file *file, struct memory *memory, struct kernel_image *image)
 {
+	const char *path = file->path;
 	Elf64_Phdr segments[MAX_SEGMENTS];
 	bool have_entry = false, loaded = false;
 	u64 pvh_entry = 0, entry = 0;
 	Elf64_Ehdr e;
-	int ret = read_header(fd, path, &e);
+	int ret = read_header(file, &e);
 
 	if (ret)
 		return ret;
-	if (file_read(fd, segments, e.e_phnum * sizeof(segments[0]), e.e_phoff))
+	if (kernel_read(file, segments, e.e_phnum * sizeof(segments[0]), e.e_phoff))
 		return absurd(path, "it ends inside the program header table");
 	image->pvh = false;
 	image->start = ~0ull;
@@ -123,11 +126,11 @@ int elf_load(int fd, const char *path, u64 file_size, struct memory *memory,
 	for (u32 i = 0; i < e.e_phnum; i++) {
 		const Elf64_Phdr *p = &segments[i];
 
-		if (p->p_type == PT_NOTE && segment_is_sane(p, file_size) && !image->pvh)
-			image->pvh = find_pvh_entry(fd, p, &pvh_entry);
+		if (p->p_type == PT_NOTE && segment_is_sane(p, file->size) && !image->pvh)
+			image->pvh = find_pvh_entry(file, p, &pvh_entry);
 		if (p->p_type != PT_LOAD || !p->p_memsz)
 			continue;
-		if (!segment_is_sane(p, file_size))
+		if (!segment_is_sane(p, file->size))
 			return absurd(path, "a segment is cut off or wraps");
 		loaded = true;
 		have_entry = have_entry || resolve_entry(p, e.e_entry, &entry);
@@ -135,7 +138,7 @@ int elf_load(int fd, const char *path, u64 file_size, struct memory *memory,
 			image->start = p->p_paddr;
 		if (p->p_paddr + p->p_memsz > image->end)
 			image->end = p->p_paddr + p->p_memsz;
-		ret = memory ? load_segment(fd, path, p, memory) : 0;
+		ret = memory ? load_segment(file, p, memory) : 0;
 		if (ret)
 			return ret;
 	}

@@ -8,7 +8,7 @@
 #include "vm/log.h"
 
 #define SETUP_MAGIC_OFFSET 0x202
-#define FIRST_BYTES	   0x210
+#define SETUP_MAGIC_END	   0x210
 
 int file_read(int fd, void *to, u64 size, u64 offset)
 {
@@ -52,11 +52,24 @@ static const struct {
 	  "a qcow2 disk image; give it to --disk after `qemu-img convert -O raw`" },
 };
 
-int kernel_recognise(int fd, const char *path, enum kernel_format *format)
+int kernel_read(const struct kernel_file *file, void *to, u64 size, u64 offset)
 {
-	u8 first[FIRST_BYTES] = { 0 };
-	ssize_t n = pread(fd, first, sizeof(first), 0);
+	if (offset > file->first_size || size > file->first_size - offset)
+		return file_read(file->fd, to, size, offset);
+	memcpy(to, file->first + offset, size);
+	return 0;
+}
 
+int kernel_recognise(struct kernel_file *file, enum kernel_format *format)
+{
+	const char *path = file->path;
+	u8 *first = file->first;
+	ssize_t n;
+
+	do {
+		n = pread(file->fd, first, sizeof(file->first), 0);
+	} while (n < 0 && errno == EINTR);
+	file->first_size = n > 0 ? (u32)n : 0;
 	if (n < 0) {
 		n = -errno;
 		log_line("%s: cannot read the kernel: %s; check the file", path, strerror(errno));
@@ -66,7 +79,7 @@ int kernel_recognise(int fd, const char *path, enum kernel_format *format)
 		log_line("%s: the kernel file is empty; give a bzImage or vmlinux", path);
 		return -ENOEXEC;
 	}
-	if (n == sizeof(first) && !memcmp(first + SETUP_MAGIC_OFFSET, "HdrS", 4)) {
+	if (n >= SETUP_MAGIC_END && !memcmp(first + SETUP_MAGIC_OFFSET, "HdrS", 4)) {
 		*format = KERNEL_BZIMAGE;
 		return 0;
 	}

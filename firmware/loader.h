@@ -40,17 +40,28 @@ struct kernel_image {
  * first. */
 int file_read(int fd, void *to, u64 size, u64 offset);
 
-/* What the file is, by its first bytes; a line that says why not, and -ENOEXEC, if it cannot be
- * booted. */
-int kernel_recognise(int fd, const char *path, enum kernel_format *format);
+/* An open kernel, whose first bytes were read once: the headers are in there. */
+#define KERNEL_FIRST_BYTES 4096
+struct kernel_file {
+	int fd;
+	const char *path; /* for lines */
+	u64 size;
+	u32 first_size;
+	u8 first[KERNEL_FIRST_BYTES];
+};
+
+/* Reads the first bytes and tells by them what it is; fd, path and size are set. A line that says
+ * why not, and -ENOEXEC, if it cannot be booted. */
+int kernel_recognise(struct kernel_file *file, enum kernel_format *format);
+
+/* As file_read(); what was read before is not read again. */
+int kernel_read(const struct kernel_file *file, void *to, u64 size, u64 offset);
 
 /*
  * Checks the file's headers (memory NULL) or loads it: 0; -ENOEXEC or -E2BIG after a line that says
- * why; other -errno after a line. path is for the line.
+ * why; other -errno after a line.
  */
-int bzimage_load(int fd, const char *path, u64 file_size, struct memory *memory,
-		 struct kernel_image *image);
-int elf_load(int fd, const char *path, u64 file_size, struct memory *memory,
-	     struct kernel_image *image);
+int bzimage_load(const struct kernel_file *file, struct memory *memory, struct kernel_image *image);
+int elf_load(const struct kernel_file *file, struct memory *memory, struct kernel_image *image);
 
 #endif

@@ -368,7 +368,12 @@ int machine_make_devices(struct machine *m)
 		.thread_start = enter_reactor,
 		.worker_start = enter_worker,
 	};
-	int ret = reactors_create(&m->reactors, &c);
+	int ret;
+
+	/* no device now, and none later: no event threads */
+	if (!m->device_count && !m->config->control)
+		return 0;
+	ret = reactors_create(&m->reactors, &c);
 
 	m->mmio_open = m->config->mmio != CONFIG_MMIO_OFF;
 	for (u32 i = 0; i < m->device_count && !ret; i++)

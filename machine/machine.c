@@ -197,7 +197,7 @@ int machine_start(struct machine *m)
 		ret = sandbox_prepare();
 	else
 		log_line("--no-sandbox: the guest is held by KVM alone; use it for debugging only");
-	if (!ret)
+	if (!ret && m->reactors)
 		ret = reactors_start(m->reactors);
 	if (!ret)
 		ret = vcpus_start(m->vcpus);

@@ -54,7 +54,6 @@ struct irq {
 	u32 msi_count;
 	struct kvm_irq_routing *table;
 	u32 table_capacity; /* MSI routes it has room for */
-	struct kvm_irqchip chips[3];
 };
 
 static int ring(int fd)
@@ -165,17 +164,19 @@ static int reserve_table(struct irq *irq, u32 msis)
 
 /* ---- creation and reset ---- */
 
-static int save_chips(struct irq *irq)
+/* What KVM gives a VM, and a reset again: 8259A and 82093AA data sheets, with the edge/level masks
+ * of a PIIX. The I/O APIC's pins are masked. */
+static void power_on_chips(struct kvm_irqchip chips[3])
 {
-	static const u32 ids[] = { KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE,
-				   KVM_IRQCHIP_IOAPIC };
-
-	for (size_t i = 0; i < ARRAY_SIZE(ids); i++) {
-		irq->chips[i].chip_id = ids[i];
-		if (irq->kvm && ioctl(irq->kvm->vm, KVM_GET_IRQCHIP, &irq->chips[i]))
-			return -errno;
-	}
-	return 0;
+	memset(chips, 0, 3 * sizeof(chips[0]));
+	chips[0].chip_id = KVM_IRQCHIP_PIC_MASTER;
+	chips[0].chip.pic.elcr_mask = 0xf8;
+	chips[1].chip_id = KVM_IRQCHIP_PIC_SLAVE;
+	chips[1].chip.pic.elcr_mask = 0xde;
+	chips[2].chip_id = KVM_IRQCHIP_IOAPIC;
+	chips[2].chip.ioapic.base_address = LAYOUT_IOAPIC;
+	for (u32 pin = 0; pin < LAYOUT_GSI_COUNT; pin++)
+		chips[2].chip.ioapic.redirtbl[pin].fields.mask = 1;
 }
 
 int irq_create(struct irq **out, const struct kvm *kvm)
@@ -195,8 +196,6 @@ int irq_create(struct irq **out, const struct kvm *kvm)
 	irq->msi_limit = (kvm ? KVM_MIN_ROUTES : TEST_ROUTES) - FIXED_ROUTES;
 	irq->msis = calloc(irq->msi_limit, sizeof(struct irq_msi *));
 	err = irq->msis ? reserve_table(irq, 1) : -ENOMEM;
-	if (!err)
-		err = save_chips(irq);
 	if (err) {
 		log_line("interrupts: KVM's interrupt controllers cannot be set up: %s; "
 			 "a newer host kernel may help",
@@ -238,6 +237,8 @@ void irq_destroy(struct irq *irq)
 
 void irq_reset(struct irq *irq)
 {
+	struct kvm_irqchip chips[3];
+
 	for (u32 gsi = 0; gsi < LAYOUT_GSI_COUNT; gsi++) {
 		struct line *line = &irq->lines[gsi];
 
@@ -254,8 +255,9 @@ void irq_reset(struct irq *irq)
 		}
 		pthread_mutex_unlock(&line->lock);
 	}
-	for (size_t i = 0; irq->kvm && i < ARRAY_SIZE(irq->chips); i++) {
-		if (ioctl(irq->kvm->vm, KVM_SET_IRQCHIP, &irq->chips[i]))
+	power_on_chips(chips);
+	for (size_t i = 0; irq->kvm && i < ARRAY_SIZE(chips); i++) {
+		if (ioctl(irq->kvm->vm, KVM_SET_IRQCHIP, &chips[i]))
 			log_line("interrupts: controller %zu keeps its state over the reset: %s", i,
 				 strerror(errno));
 	}

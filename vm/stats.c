@@ -56,7 +56,7 @@ void stats_put_vcpus(const struct vcpus *vcpus, struct json *json)
 void stats_put_reactors(struct reactors *reactors, struct json *json)
 {
 	json_begin_array(json, "reactors");
-	for (u32 i = 0; i < reactors_count(reactors); i++) {
+	for (u32 i = 0; reactors && i < reactors_count(reactors); i++) {
 		struct reactor_counts counts;
 
 		reactor_counts(reactors_get(reactors, i), &counts);

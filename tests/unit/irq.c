@@ -6,12 +6,14 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/kvm.h>
 #include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -196,6 +198,34 @@ static bool kvm_ready(struct kvm *kvm)
 	return true;
 }
 
+/* A reset puts back what KVM gave the VM, of which irq.c keeps no copy. */
+static void test_chips_kvm(void **state)
+{
+	struct kvm_irqchip before[3], after[3];
+	struct kvm kvm;
+	struct irq *irq;
+
+	(void)state;
+	if (!kvm_ready(&kvm))
+		skip();
+	for (u32 i = 0; i < 3; i++) {
+		before[i] = after[i] = (struct kvm_irqchip){ .chip_id = i };
+		assert_int_equal(ioctl(kvm.vm, KVM_GET_IRQCHIP, &before[i]), 0);
+	}
+	assert_int_equal(irq_create(&irq, &kvm), 0);
+	after[2] = before[2];
+	after[2].chip.ioapic.redirtbl[5].bits = 0x31;
+	after[2].chip.ioapic.id = 7;
+	assert_int_equal(ioctl(kvm.vm, KVM_SET_IRQCHIP, &after[2]), 0);
+	irq_reset(irq);
+	for (u32 i = 0; i < 3; i++) {
+		assert_int_equal(ioctl(kvm.vm, KVM_GET_IRQCHIP, &after[i]), 0);
+		assert_memory_equal(&before[i], &after[i], sizeof(before[i]));
+	}
+	irq_destroy(irq);
+	kvm_close(&kvm);
+}
+
 static void test_exhausted_kvm(void **state)
 {
 	struct kvm kvm;
@@ -308,6 +338,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_no_such_line, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_exhausted, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_threads, setup, teardown),
+		cmocka_unit_test(test_chips_kvm),
 		cmocka_unit_test(test_exhausted_kvm),
 		cmocka_unit_test(test_bad_address),
 		cmocka_unit_test(test_lives_kvm),
