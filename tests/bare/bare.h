@@ -244,6 +244,21 @@ void enter_user(void (*function)(void)) __attribute__((noreturn));
 extern u64 verify_features;
 void verify(void);
 
+/* ---- steady.c ---- */
+
+struct steady_work {
+	u64 rounds;
+	u32 depth;   /* block requests a round, 1 to 64 */
+	bool writes; /* else reads */
+	bool silent; /* wants no interrupts */
+	bool echo;   /* no block requests but echo requests on the first network device */
+};
+
+/* Does that in ring 3 and ends the machine. */
+void steady(const struct steady_work *work) __attribute__((noreturn));
+void steady_block(void);
+void steady_echo(void);
+
 /* ---- endless.c: guests that only the host ends ---- */
 
 void run_nowhere(void);

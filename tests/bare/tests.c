@@ -675,6 +675,11 @@ void guest_main(u32 start_info)
 			verify_features |= 1ull << VIRTIO_F_RING_PACKED;
 		enter_user(verify);
 	}
+	if (asked(start_info, "rounds="))
+		steady(&(struct steady_work){
+			asked_number(start_info, "rounds="),
+			(u32)asked_number(start_info, "depth="), asked(start_info, "writes"),
+			asked(start_info, "silent"), asked(start_info, "echo") });
 	if (asked(start_info, "nowhere"))
 		run_nowhere();
 	if (asked(start_info, "spin"))
