@@ -16,11 +16,13 @@
  * there is nothing in looking for long. */
 #define SQPOLL_IDLE_MS 10
 
-/* Later than uring_ring_open(): files of hotplugged devices, and the end. */
+/* Later than uring_ring_open(): files of hotplugged devices, and the end. The last is allowed only
+ * where the ring's own file is registered, as kernels before 5.18 refuse a list with what they do
+ * not know. */
 static const u8 allowed_register[] = {
 	IORING_REGISTER_FILES_UPDATE,
-	IORING_UNREGISTER_RING_FDS,
 	IORING_UNREGISTER_FILES,
+	IORING_UNREGISTER_RING_FDS,
 };
 
 /* Each flag is worth having and none is needed; the newest is given up first. */
@@ -141,14 +143,16 @@ int uring_table_make(struct reactor *reactor, struct io_uring *ring)
 int uring_ring_open(const struct uring *uring, struct io_uring *ring, const u8 *ops, u32 count)
 {
 	struct io_uring_restriction list[ARRAY_SIZE(allowed_register) + IORING_OP_LAST + 2] = {};
+	u32 n = 0, registers = ARRAY_SIZE(allowed_register);
 	unsigned int fd = (unsigned int)ring->ring_fd;
 	int error;
-	u32 n = 0;
 
 	for (u32 i = 0; i < count; i++)
 		list[n++] = (struct io_uring_restriction){ .opcode = IORING_RESTRICTION_SQE_OP,
 							   .sqe_op = ops[i] };
-	for (u32 i = 0; i < ARRAY_SIZE(allowed_register); i++)
+	if (ring->enter_ring_fd == ring->ring_fd)
+		registers--;
+	for (u32 i = 0; i < registers; i++)
 		list[n++] = (struct io_uring_restriction){ .opcode = IORING_RESTRICTION_REGISTER_OP,
 							   .register_op = allowed_register[i] };
 	list[n++] = (struct io_uring_restriction){

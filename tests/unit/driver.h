@@ -22,6 +22,7 @@
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
+#include "tests/unit/reactor-modes.h"
 #include "virtio/device.h"
 
 #define DRIVER_RING_MAX	   1024
@@ -35,15 +36,20 @@ struct driver_machine {
 	bool started;
 };
 
-/* The busy-polling window of machines made from now on. */
+/* The busy-polling window of machines made from now on, and how their reactors run. */
 static u32 driver_poll_us;
+static struct reactor_mode driver_mode;
 
 static inline void driver_machine_up(struct driver_machine *machine, u64 ram, u32 threads,
 				     bool epoll)
 {
-	struct reactors_config config = {
-		.count = threads, .poll_us = driver_poll_us, .max_files = 256, .force_epoll = epoll
-	};
+	struct reactors_config config = { .count = threads,
+					  .poll_us = driver_poll_us + driver_mode.poll_us,
+					  .sqpoll = driver_mode.sqpoll,
+					  .iopoll = true,
+					  .refuse = driver_mode.refuse,
+					  .max_files = 256,
+					  .force_epoll = epoll || driver_mode.force_epoll };
 
 	memset(machine, 0, sizeof(*machine));
 	assert_int_equal(memory_create(&machine->memory, NULL, ram, MEMORY_PAGES_DEFAULT), 0);

@@ -301,13 +301,17 @@ static void submit_raw(void *arg)
 	sqe = io_uring_get_sqe(ring);
 	io_uring_prep_write(sqe, requests[1].op.file, "not a registered file", 21, (u64)-1);
 	io_uring_sqe_set_data(sqe, &requests[1].op);
+	/* a kernel before 5.18 would not have let this be allowed */
+	if (ring->enter_ring_fd == ring->ring_fd)
+		requests[3].result = io_uring_register((unsigned int)ring->ring_fd,
+						       IORING_UNREGISTER_RING_FDS, NULL, 0);
 	requests[2].result = io_uring_register((unsigned int)ring->ring_fd, IORING_REGISTER_EVENTFD,
 					       &requests[2].result, 1);
 }
 
 static void test_restrictions(void **state)
 {
-	struct request requests[3];
+	struct request requests[4];
 	int null;
 	sem_t ended;
 
@@ -316,7 +320,7 @@ static void test_restrictions(void **state)
 		return; /* nothing to restrict */
 	null = open("/dev/null", O_WRONLY);
 	sem_init(&ended, 0, 0);
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < 4; i++)
 		request_init(&requests[i], REACTOR_READV, null, &ended);
 	start();
 	call(submit_raw, requests);
@@ -327,6 +331,8 @@ static void test_restrictions(void **state)
 	if (!(mode.refuse & REACTOR_REFUSE_SPARSE))
 		assert_int_equal(requests[1].result, -EACCES);
 	assert_int_equal(requests[2].result, -EACCES);
+	if (mode.refuse & REACTOR_REFUSE_RING_FD)
+		assert_int_equal(requests[3].result, -EACCES);
 	close(null);
 	sem_destroy(&ended);
 }
