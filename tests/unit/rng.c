@@ -178,11 +178,32 @@ static void gives_no_empty_buffers(void **state)
 	assert_false(driver_used(&f->ring, NULL, NULL));
 }
 
+/* What one doorbell brings is published together: one interrupt. */
+static void one_interrupt_a_batch(void **state)
+{
+	struct fixture *f = *state;
+	const struct driver_part part = { BUFFER, 16, true };
+
+	for (u32 batch = 1; batch <= 10; batch++) {
+		for (u32 i = 0; i < 16; i++)
+			assert_true(driver_add(&f->ring, &part, 1) >= 0);
+		driver_kick(&f->ring);
+		for (u32 i = 0; i < 16; i++)
+			driver_wait_used(&f->ring, NULL, NULL);
+		driver_wait_interrupt(f->interrupt);
+		assert_int_equal(
+			__atomic_load_n(&f->device->queues[0].counts.interrupts, __ATOMIC_RELAXED),
+			batch);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(fills_buffers, up_uring, down),
 		cmocka_unit_test_setup_teardown(fills_buffers, up_epoll, down),
+		cmocka_unit_test_setup_teardown(one_interrupt_a_batch, up_uring, down),
+		cmocka_unit_test_setup_teardown(one_interrupt_a_batch, up_epoll, down),
 		cmocka_unit_test_setup_teardown(one_byte_is_enough, up_uring, down),
 		cmocka_unit_test_setup_teardown(takes_no_more_than_its_share, up_epoll, down),
 		cmocka_unit_test_setup_teardown(readable_buffer_breaks_it, up_uring, down),
