@@ -61,7 +61,7 @@ static void transport_config_interrupt(struct virtio_device *device)
 
 static void transport_queue_reset(struct virtio_queue *queue)
 {
-	atomic_store(&queue->interrupt, VIRTIO_INTERRUPT_INTX);
+	virtio_queue_set_interrupt(queue, VIRTIO_INTERRUPT_INTX, VIRTIO_INTERRUPT_INTX);
 }
 
 static void transport_reset(struct virtio_device *device)
@@ -453,7 +453,8 @@ void virtio_mmio_destroy(struct virtio_mmio *mmio)
 	device->transport = &nobody_ops;
 	atomic_store(&device->intx_file, -1);
 	for (u16 i = 0; i < device->queue_count; i++)
-		atomic_store(&device->queues[i].interrupt, VIRTIO_INTERRUPT_NONE);
+		virtio_queue_set_interrupt(&device->queues[i], VIRTIO_INTERRUPT_NONE,
+					   VIRTIO_INTERRUPT_NONE);
 	pthread_mutex_unlock(&device->lock);
 	while (mmio->doorbells) {
 		struct bus_doorbell doorbell = doorbell_of(mmio, --mmio->doorbells);

@@ -237,6 +237,10 @@ int config_set_net(struct config_parser *parser, const char *value)
 	err = check_interface_name(parser, tap);
 	if (!err)
 		err = config_parse_suboptions(parser, net, &cursor);
+	if (!err && net->vhost && net->function.packed)
+		err = config_error(parser, tap,
+				   "packed and vhost=on contradict: vhost-net has split virtqueues "
+				   "alone; leave one out");
 	for (u32 i = 0; !err && i < config->net_count; i++) {
 		if (!strcmp(config->nets[i].tap, tap))
 			err = config_error(parser, tap,

@@ -113,6 +113,15 @@ t 'stream in' timeout 30 iperf3 -c 192.168.77.1 -t 2 -R
 X
 none legacy 1
 
+more='--virtio-mmio acpi'
+boot mmio tap0,vhost=on kernel=std append=pci=off <<'X'
+eth 192.168.77.2/24
+t 'pings' ping -q -c 50 -i 0.01 -W 5 -s 2000 192.168.77.1
+t 'stream in' timeout 30 iperf3 -c 192.168.77.1 -t 1 -R
+X
+none mmio 1
+more=
+
 boot mq tap1,vhost=on,queues=4 cpus=4 limit=120 <<'X'
 eth 192.168.79.2/24
 t 'four queues used' ethtool -L eth0 combined 4
@@ -188,6 +197,7 @@ more=
 # One that comes while the guest runs, and goes: its descriptors come from whoever adds it.
 net_up tap4 192.168.84.1/24 multi_queue
 start_guest name=hotplug cpus=2 limit=90 -- --control "$work/control" <<'X'
+modprobe virtio_net # which nothing here loads when it is needed
 for n in 1 2; do
 	echo "@add $n"
 	while [ ! -e /sys/class/net/eth0 ]; do sleep 0.1; done

@@ -188,8 +188,8 @@ static void test_disks(void **state)
 	refuse("21 letters", "--kernel", "k", "--disk", "a,serial=123456789012345678901");
 	refuse("printable", "--kernel", "k", "--disk", "a,serial=\033[2J");
 	assert_null(strchr(message, '\033'));
-	refuse("img is no key|ro, direct, snapshot, serial, queues, cache|doubled", "--kernel", "k", "--disk",
-	       "a,img");
+	refuse("img is no key|ro, direct, snapshot, serial, queues, cache|doubled", "--kernel", "k",
+	       "--disk", "a,img");
 	refuse("--disk a|given twice", "--kernel", "k", "--disk", "a", "--disk", "a,ro");
 	refuse("contradict", "--kernel", "k", "--disk", "a,ro,snapshot");
 	refuse("--disk a|given twice", "--kernel", "k", "--disk", "a,snapshot", "--disk", "a");
@@ -227,6 +227,8 @@ static void test_nets(void **state)
 	refuse("not an interface", "--kernel", "k", "--net", "..");
 	refuse("name is missing", "--kernel", "k", "--net", ",mtu=1500");
 	refuse("given twice", "--kernel", "k", "--net", "t", "--net", "t");
+	refuse("vhost=maybe", "--kernel", "k", "--net", "t,vhost=maybe");
+	refuse("packed and vhost=on contradict", "--net", "t,vhost,packed");
 	refuse("same mac=", "--kernel", "k", "--net", "t,mac=52:54:00:00:00:01", "--net",
 	       "u,mac=52:54:00:00:00:01");
 }
