@@ -235,6 +235,12 @@ bool packed_used(struct queue *q, u32 *number, u32 *length);
 void packed_release(struct queue *q, u32 number);
 void test_packed(struct function *f);
 
+/* ---- tests.c ---- */
+
+/* All there are, on the first block device and some others, with packed rings or split ones; ends
+ * the machine. */
+void test_all(bool packed) __attribute__((noreturn));
+
 /* ---- verify.c, entry.S ---- */
 
 /* Goes on in ring 3 (native speed even where ring 0 is interpreted); does not return. */

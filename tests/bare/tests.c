@@ -637,64 +637,12 @@ static void test_rng(void)
 	reset(&d);
 }
 
-/* What follows this word on the command line; NULL if it is not there. */
-static const char *asked(u32 start_info, const char *word)
-{
-	const char *line = start_info ? (const char *)read64(start_info + 24) : NULL;
-
-	for (; line && *line; line++) {
-		u32 i = 0;
-
-		while (word[i] && line[i] == word[i])
-			i++;
-		if (!word[i])
-			return line + i;
-	}
-	return NULL;
-}
-
-static u64 asked_number(u32 start_info, const char *word)
-{
-	const char *at = asked(start_info, word);
-	u64 n = 0;
-
-	while (at && *at >= '0' && *at <= '9')
-		n = n * 10 + (u64)(*at++ - '0');
-	return n;
-}
-
-void guest_main(u32 start_info);
-
-void guest_main(u32 start_info)
+void test_all(bool packed)
 {
 	struct function f;
 
-	machine_init();
-	if (asked(start_info, "verify")) {
-		if (asked(start_info, "packed"))
-			verify_features |= 1ull << VIRTIO_F_RING_PACKED;
-		enter_user(verify);
-	}
-	if (asked(start_info, "rounds="))
-		steady(&(struct steady_work){
-			asked_number(start_info, "rounds="),
-			(u32)asked_number(start_info, "depth="), asked(start_info, "writes"),
-			asked(start_info, "silent"), asked(start_info, "echo") });
-	if (asked(start_info, "nowhere"))
-		run_nowhere();
-	if (asked(start_info, "spin"))
-		spin();
-	if (asked(start_info, "idle"))
-		idle();
-	if (asked(start_info, "print"))
-		print();
-	if (asked(start_info, "write-on"))
-		write_on();
-	if (asked(start_info, "hostile"))
-		hostile(asked_number(start_info, "seed="), asked_number(start_info, "steps="),
-			asked(start_info, "two"));
 	data = allocate(65536, 4096);
-	if (asked(start_info, "packed"))
+	if (packed)
 		usual |= 1ull << VIRTIO_F_RING_PACKED;
 	test_nobody_there();
 	test_config_space();
