@@ -201,9 +201,11 @@ static int do_power(struct command *c)
 	const char *name;
 	int error = UNPACK(c, "{s:s}", "command", &name);
 
-	if (!error)
-		acpi_pm_event(c->m->pm, LAYOUT_GED_POWER_BUTTON);
-	return error;
+	if (error)
+		return error;
+	acpi_pm_event(c->m->pm, LAYOUT_GED_POWER_BUTTON);
+	json_text(c->answer, "done", name);
+	return 0;
 }
 
 static int do_quit(struct command *c)
@@ -211,9 +213,11 @@ static int do_quit(struct command *c)
 	const char *name;
 	int error = UNPACK(c, "{s:s}", "command", &name);
 
-	if (!error)
-		end_request(&c->m->end, END_QUIT, 0);
-	return error;
+	if (error)
+		return error;
+	end_request(&c->m->end, END_QUIT, 0);
+	json_text(c->answer, "done", name);
+	return 0;
 }
 
 static int do_announce(struct command *c)

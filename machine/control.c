@@ -396,3 +396,14 @@ void control_run(struct control *control, const struct pollfd *fds, u64 now)
 	if (fds[0].revents & POLLIN)
 		take_client(control, now);
 }
+
+void control_destroy(struct control *control)
+{
+	if (!control)
+		return;
+	for (u32 i = 0; i < CONTROL_CLIENTS; i++)
+		if (control->clients[i].fd >= 0)
+			drop(&control->clients[i]);
+	close(control->fd);
+	free(control);
+}

@@ -22,6 +22,8 @@ struct control_client;
 /* Makes the socket; takes the place of one that nobody listens on. Logs, 0 or -errno. Before the
  * sandbox. */
 int control_create(struct control **control, struct machine *m, const char *path);
+/* Hangs up on all clients; the socket's file stays, and the next machine takes its place. */
+void control_destroy(struct control *control);
 /* Main thread's loop: what to poll (CONTROL_POLLS), until when at most (*deadline is lowered, ns),
  * and what is due. */
 void control_prepare(struct control *control, struct pollfd *fds, u64 *deadline);
