@@ -70,8 +70,8 @@ static void test_counts(void **state)
 	for (int i = 0; i < 8; i++)
 		add(&f->ring, i);
 	driver_kick(&f->ring);
-	while (used_index(&f->ring) != 8)
-		usleep(100);
+	for (int i = 0; i < 8; i++)
+		driver_wait_used(&f->ring, NULL, NULL);
 	later_settle(&f->later);
 	put(f, &file, &start);
 	read_back();
