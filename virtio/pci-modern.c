@@ -161,7 +161,7 @@ static void queue_write(struct virtio_pci *pci, u32 offset, u32 value)
 			virtio_queue_reset(queue);
 		break;
 	default:
-		if (pci->device->strict)
+		if (pci->device->strict && offset >= VIRTIO_PCI_COMMON_Q_DESCLO)
 			strict_queue_register(queue);
 		area_write(queue, offset, value);
 	}

@@ -101,7 +101,7 @@ void strict_reset_done(struct virtio_device *device)
 	for (u16 i = 0; i < device->queue_count; i++) {
 		struct strict_queue *queue = &strict->queues[i];
 
-		queue->vector_unread = queue->reset_unread = false;
+		queue->vector_unread = queue->reset_unread = queue->ran = false;
 	}
 }
 
@@ -306,7 +306,7 @@ void strict_queue_reset_read(struct virtio_queue *queue)
 
 void strict_queue_started(struct virtio_queue *queue)
 {
-	strict_of(queue)->ran = true;
+	strict_of(queue)->ran = strict_of(queue)->ever_ran = true;
 }
 
 /* ---- notifications ---- */
@@ -322,7 +322,7 @@ static void check_suppressed(struct virtio_queue *queue, struct strict_queue *st
 
 	strict->kicks += count;
 	if (virtio_has(queue->device, VIRTIO_RING_F_EVENT_IDX)) {
-		over = strict->kicks > strict->wishes + strict->taken / 65536 + 1;
+		over = strict->kicks > strict->wishes + strict->taken / 65536;
 	} else {
 		strict->mutes += strict->muted;
 		over = strict->muted && (strict->mutes > 2 || (strict->mutes == 2 && count > 1));
@@ -346,7 +346,8 @@ void strict_kick(struct virtio_queue *queue, u64 count)
 	pthread_mutex_lock(&device->lock);
 	/* One that was sent before a reset may arrive after it. */
 	if (!device->resetting && !queue->resetting && !device->legacy) {
-		if (!(device->status & DRIVER_OK) && (device->status & FEATURES_OK || !strict->ran))
+		if (!(device->status & DRIVER_OK) &&
+		    (device->status & FEATURES_OK || !strict->ever_ran))
 			strict_report(device, queue, STRICT_KICK_EARLY,
 				      "notified when the status was 0x%02x", device->status);
 		else if (device->status & DRIVER_OK && !queue->enabled && !strict->ran)

@@ -86,10 +86,12 @@ int strict_print_rules(void);
 
 struct strict_queue {
 	/* registers, under the device's lock */
-	bool vector_unread, reset_unread, ran;
+	bool vector_unread, reset_unread;
+	bool ran, ever_ran; /* since the device's last reset; since it was made */
 	/* the reactor's */
 	const struct vq_format *format; /* the real one */
 	u64 wishes;			/* how often notifications were asked for since the start */
+	u64 wished_at;			/* what taken was when last */
 	u64 kicks, taken;		/* since the start */
 	u32 mutes; /* doorbell events since notifications were last turned off */
 	bool muted;

@@ -28,16 +28,17 @@ void strict_fault(struct virtio_queue *queue)
 		enum strict_rule rule;
 	} known[] = {
 		{ "loops", STRICT_RING_LOOP },
-		{ "indirect", STRICT_RING_INDIRECT },
 		{ "outside RAM", STRICT_RING_MEMORY },
+		{ "longer than the queue", STRICT_RING_LONG },
+		{ "indirect", STRICT_RING_INDIRECT },
 		{ "misaligned", STRICT_QUEUE_ALIGNMENT },
 		{ "queue size", STRICT_QUEUE_SIZE },
 		{ "readable", STRICT_RING_ORDER },
-		{ "longer than the queue", STRICT_RING_LONG },
 		{ "parts", STRICT_RING_LONG },
 		{ "GiB", STRICT_RING_BYTES },
 		{ "jumped", STRICT_RING_INDEX },
 		{ "head", STRICT_RING_HEAD },
+		{ "buffer id", STRICT_RING_HEAD },
 		{ "buffer id", STRICT_RING_HEAD },
 		{ "next index", STRICT_RING_HEAD },
 		{ "in flight", STRICT_RING_IN_FLIGHT },
@@ -156,7 +157,7 @@ static int strict_start(struct virtqueue *vq, const struct vq_setup *setup)
 	struct strict_queue *strict = strict_of(vq);
 
 	strict->wishes = 1; /* rings begin with notifications on */
-	strict->kicks = strict->taken = 0;
+	strict->kicks = strict->taken = strict->wished_at = 0;
 	strict->mutes = 0;
 	strict->muted = false;
 	return strict->format->start(vq, setup);
@@ -218,7 +219,10 @@ static bool strict_unmute(struct virtqueue *vq)
 	struct strict_queue *strict = strict_of(vq);
 
 	strict->muted = false;
-	strict->wishes++;
+	/* Where it was already it lets nobody notify once more. */
+	if (strict->taken != strict->wished_at)
+		strict->wishes++;
+	strict->wished_at = strict->taken;
 	return strict->format->unmute(vq);
 }
 

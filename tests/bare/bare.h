@@ -197,6 +197,8 @@ void reset(struct driver *d);
  */
 bool start_modern(struct driver *d, struct function *f, u64 features, u32 queues);
 void start_legacy(struct driver *d, struct function *f, u32 features, u32 queues);
+/* Rings of the legacy layout, zeroed, which serve both. */
+void make_queue(struct queue *q, u16 index, u16 size);
 /* Tells the device of a queue as it is now, and enables it. */
 void enable_queue(struct driver *d, u16 index);
 /* RING_RESET, and waits for its end. */
@@ -273,6 +275,12 @@ void idle(void) __attribute__((noreturn)); /* halted, interrupts on */
 void print(void) __attribute__((noreturn));
 /* Writes the first block disk over and over; tells when the status changes. */
 void write_on(void) __attribute__((noreturn));
+
+/* ---- strict.c ---- */
+
+/* Breaks every rule of the strict checker once, where there is a device for it; ends the
+ * machine: 77. fail: tells besides whether the device asked for a reset. */
+void break_rules(bool fail) __attribute__((noreturn));
 
 /* ---- hostile.c ---- */
 

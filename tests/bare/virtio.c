@@ -40,7 +40,7 @@ void reset(struct driver *d)
 }
 
 /* Rings of the legacy layout: contiguous, used ring on a page of its own; serves both. */
-static void make_queue(struct queue *q, u16 index, u16 size)
+void make_queue(struct queue *q, u16 index, u16 size)
 {
 	u64 base = (u64)allocate(vring_size(size, 4096), 4096);
 	struct vring v;
@@ -57,19 +57,24 @@ static void make_queue(struct queue *q, u16 index, u16 size)
 void enable_queue(struct driver *d, u16 index)
 {
 	struct queue *q = &d->queue[index];
-	u64 c = common(d), driver = q->packed ? (u64)q->driver_event : (u64)q->avail;
+	const u64 areas[] = { q->packed ? (u64)q->ring : (u64)q->desc,
+			      q->packed ? (u64)q->driver_event : (u64)q->avail,
+			      q->packed ? (u64)q->device_event : (u64)q->used };
+	u64 c = common(d);
 
 	write16(c + VIRTIO_PCI_COMMON_Q_SELECT, index);
 	write16(c + VIRTIO_PCI_COMMON_Q_SIZE, q->size);
-	write64(c + VIRTIO_PCI_COMMON_Q_DESCLO, q->packed ? (u64)q->ring : (u64)q->desc);
-	write32(c + VIRTIO_PCI_COMMON_Q_AVAILLO, (u32)driver);
-	write32(c + VIRTIO_PCI_COMMON_Q_AVAILHI, (u32)(driver >> 32));
-	write64(c + VIRTIO_PCI_COMMON_Q_USEDLO, q->packed ? (u64)q->device_event : (u64)q->used);
+	/* 64-bit registers take halves (virtio 1.3, 4.1.3.1) */
+	for (u32 i = 0; i < ARRAY_SIZE(areas); i++) {
+		write32(c + VIRTIO_PCI_COMMON_Q_DESCLO + 8 * i, (u32)areas[i]);
+		write32(c + VIRTIO_PCI_COMMON_Q_DESCHI + 8 * i, (u32)(areas[i] >> 32));
+	}
 	write16(c + VIRTIO_PCI_COMMON_Q_ENABLE, 1);
 }
 
 bool start_modern(struct driver *d, struct function *f, u64 features, u32 queues)
 {
+	u16 size;
 	u64 c;
 
 	d->f = f;
@@ -89,9 +94,13 @@ bool start_modern(struct driver *d, struct function *f, u64 features, u32 queues
 	for (u16 i = 0; i < queues; i++) {
 		struct queue *q = &d->queue[i];
 
-		make_queue(q, i, QUEUE_SIZE);
+		write16(c + VIRTIO_PCI_COMMON_Q_SELECT, i);
+		size = read16(c + VIRTIO_PCI_COMMON_Q_SIZE);
+		if (size > QUEUE_SIZE)
+			size = QUEUE_SIZE;
+		make_queue(q, i, size);
 		if (features >> VIRTIO_F_RING_PACKED & 1)
-			packed_make(q, QUEUE_SIZE);
+			packed_make(q, size);
 		q->in_order = features >> VIRTIO_F_IN_ORDER & 1;
 		enable_queue(d, i);
 	}
