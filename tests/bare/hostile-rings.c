@@ -36,6 +36,8 @@ static u64 address(void)
 struct rings {
 	u64 desc, avail, used;
 	u32 size;
+	bool packed;
+	u32 fill; /* packed: the next descriptor to write, on and on */
 };
 
 static struct rings rings_of[2][QUEUES]; /* each CPU believes in its own */
@@ -110,6 +112,22 @@ static void put_chain(u64 table, u32 first, u32 size, u32 type)
 			       i < readable, !i, i + 1 == count);
 }
 
+/* What is written as the n-th descriptor of a packed ring: whose turn it is. */
+static u16 turn(const struct rings *r, u32 n)
+{
+	return n / r->size % 2 ? BIT(VRING_PACKED_DESC_F_USED) : BIT(VRING_PACKED_DESC_F_AVAIL);
+}
+
+/* A descriptor for a packed ring or a table of one, from one for a split one. */
+static void convert(u64 at, u16 id, u16 turn_flags)
+{
+	u16 flags = read16(at + 12);
+
+	write16(at + 12, one_in(24) ? (u16)number() : id);
+	barrier();
+	write16(at + 14, one_in(24) ? (u16)next() : (u16)((flags & 0x7f7f) | turn_flags));
+}
+
 static u64 table(u32 align)
 {
 	return TABLES + (below(TABLES_SIZE - 65536) & ~(align - 1));
@@ -145,6 +163,44 @@ static void fill_ring(const struct rings *r, u32 type)
 	barrier();
 }
 
+static void fill_packed(struct rings *r, u32 type)
+{
+	if (!r->size || !is_table(r->desc) || !is_table(r->desc + (r->size - 1) * 16))
+		return;
+	for (u32 heads = below(6) + 1; heads--;) {
+		u32 count = one_in(16) ? below(2 * r->size) + 1 : below(5) + 1;
+		u32 readable = type == VIRTIO_ID_RNG ? 0 : below(count + 1);
+		u16 id = (u16)below(r->size);
+
+		if (one_in(4)) {
+			u64 own = table(16), at = r->desc + r->fill % r->size * 16;
+
+			for (u32 i = 0; i < count; i++) {
+				put_descriptor(own + i * 16, 0, type, i < readable, !i,
+					       i + 1 == count);
+				convert(own + i * 16, id, (u16)next());
+			}
+			write64(at, one_in(16) ? RAM_END - 16 * below(64) : own);
+			write32(at + 8, one_in(8) ? (u32)number() : count * 16);
+			write16(at + 12, one_in(8) ? (u16)next() : VRING_DESC_F_INDIRECT);
+			convert(at, id, turn(r, r->fill));
+			r->fill++;
+			continue;
+		}
+		/* the first one's flags last, or not */
+		for (u32 i = one_in(8) ? 0 : count; i-- > 0;) {
+			u64 at = r->desc + (r->fill + i) % r->size * 16;
+
+			put_descriptor(at, 0, type, i < readable, !i, i + 1 == count);
+			convert(at, id, turn(r, r->fill + i));
+		}
+		r->fill += one_in(24) ? below(r->size) : count;
+	}
+	if (r->avail >= ARENA && r->avail < LEGACY + LEGACY_SIZE - 4096)
+		write32(r->avail, one_in(2) ? (u32)next() : (u32)number());
+	barrier();
+}
+
 static u64 ring_area(u32 align)
 {
 	if (one_in(24))
@@ -160,18 +216,21 @@ static void kick(const struct function *f, u32 queue)
 		write16(f->bar[2] + f->notify_mem.offset + queue * f->notify_mem.extra, (u16)queue);
 }
 
-static void start_queue_modern(u64 c, struct rings *r, u32 i)
+static void start_queue_modern(u64 c, struct rings *r, u32 i, bool packed)
 {
-
+	r->packed = packed;
 	write16(c + VIRTIO_PCI_COMMON_Q_SELECT, (u16)i);
 	r->size = read16(c + VIRTIO_PCI_COMMON_Q_SIZE);
 	if (r->size && below(2))
-		r->size = 1u << below(9);
+		r->size = r->packed ? below(r->size) + 1 : 1u << below(9);
+	r->fill = 0;
 	write16(c + VIRTIO_PCI_COMMON_Q_SIZE, one_in(16) ? (u16)number() : (u16)r->size);
 	r->size = read16(c + VIRTIO_PCI_COMMON_Q_SIZE);
 	r->desc = one_in(24) ? RAM_END - 16 * below(64) : table(one_in(24) ? 1 : 16);
-	r->avail = ring_area(2);
+	r->avail = ring_area(r->packed ? 4 : 2);
 	r->used = ring_area(4);
+	for (u32 n = 0; r->packed && n < r->size && is_table(r->desc + n * 16); n++)
+		write64(r->desc + n * 16 + 8, 0);
 	if (r->avail >= ARENA && r->avail < ARENA + ARENA_SIZE)
 		write32(r->avail, 0);
 	write64(c + VIRTIO_PCI_COMMON_Q_DESCLO, r->desc);
@@ -183,7 +242,7 @@ static void start_queue_modern(u64 c, struct rings *r, u32 i)
 
 static void start_queue_legacy(u16 base, struct rings *r, u32 i)
 {
-
+	r->packed = false;
 	out16((u16)(base + VIRTIO_PCI_QUEUE_SEL), (u16)i);
 	r->size = in16((u16)(base + VIRTIO_PCI_QUEUE_NUM));
 	r->desc = LEGACY + below(LEGACY_SIZE / LEGACY_STEP) * LEGACY_STEP;
@@ -204,7 +263,7 @@ void attack_rings(struct victim *v)
 	struct rings *rings = rings_of[this_cpu() & 1];
 	struct function *f = &v->f;
 	u32 queues = f->type == VIRTIO_ID_NET ? 3 : f->type == VIRTIO_ID_BLOCK ? 2 : 1;
-	bool legacy = one_in(3);
+	bool legacy = one_in(3), packed = false;
 	u16 base = (u16)f->bar[0];
 	u64 c;
 
@@ -220,6 +279,9 @@ void attack_rings(struct victim *v)
 	} else {
 		u64 features = below(3) ? ~0ull : next();
 
+		if (below(3) == 0)
+			features &= ~(1ull << VIRTIO_F_RING_PACKED);
+
 		for (u32 i = 0; i < 2; i++) {
 			write32(c + VIRTIO_PCI_COMMON_DFSELECT, i);
 			write32(c + VIRTIO_PCI_COMMON_GFSELECT, i);
@@ -228,17 +290,21 @@ void attack_rings(struct victim *v)
 					(i ? (u32)(VERSION_1 >> 32) : 0));
 		}
 		write8(c + VIRTIO_PCI_COMMON_STATUS, 11);
+		packed = read32(c + VIRTIO_PCI_COMMON_GF) >> (VIRTIO_F_RING_PACKED - 32) & 1;
 	}
 	for (u32 i = 0; i < queues; i++)
 		if (legacy)
 			start_queue_legacy(base, &rings[i], i);
 		else
-			start_queue_modern(c, &rings[i], i);
+			start_queue_modern(c, &rings[i], i, packed);
 	write8(c + VIRTIO_PCI_COMMON_STATUS, 15);
 	for (u32 round = below(6) + 1; round--;) {
 		u32 i = below(queues);
 
-		fill_ring(&rings[i], f->type);
+		if (rings[i].packed)
+			fill_packed(&rings[i], f->type);
+		else
+			fill_ring(&rings[i], f->type);
 		kick(f, i);
 		for (u32 wait = below(2) ? below(200) : 0; wait--;)
 			in8(0x80);
