@@ -51,20 +51,6 @@ static bool take(struct part *part, void *to, u32 length)
 	return true;
 }
 
-/* The same for a header, which mostly is the first buffer and nothing but that. */
-static bool take_header(struct part *part, struct virtio_blk_outhdr *header)
-{
-	if (!part->count || part->iov->iov_len != sizeof(*header))
-		return take(part, header, sizeof(*header));
-	memcpy(header, part->iov->iov_base, sizeof(*header));
-	/* from here on it is our copy that counts */
-	__asm__ volatile("" : "+m"(*header));
-	part->bytes -= (u32)sizeof(*header);
-	part->iov++;
-	part->count--;
-	return true;
-}
-
 /* Copies bytes into the part, as many as fit. Returns how many. */
 static u32 put(const struct part *part, const void *from, u32 length)
 {
@@ -211,7 +197,8 @@ static void begin_flush(struct blk_request *request)
 		blk_io_sync(request);
 }
 
-void blk_request_begin(struct blk_request *request, const struct vq_buffer *buffer)
+/* Any request, framed in any way. */
+static void begin_any(struct blk_request *request, const struct vq_buffer *buffer)
 {
 	struct virtio_blk *blk = request->queue->blk;
 	struct part readable = { buffer->iov, buffer->readable, buffer->readable_bytes };
@@ -232,7 +219,7 @@ void blk_request_begin(struct blk_request *request, const struct vq_buffer *buff
 		blk_request_drop(request);
 		return;
 	}
-	if (!take_header(&readable, &header)) {
+	if (!take(&readable, &header, sizeof(header))) {
 		blk_request_finish(request, VIRTIO_BLK_S_IOERR);
 		return;
 	}
@@ -260,4 +247,52 @@ void blk_request_begin(struct blk_request *request, const struct vq_buffer *buff
 	default: /* SCSI commands, secure erase, zones, barriers, and what is not yet thought of */
 		blk_request_finish(request, VIRTIO_BLK_S_UNSUPP);
 	}
+}
+
+/* As drivers frame it: the header is one buffer, the status the last one. */
+static bool is_plain(const struct vq_buffer *buffer)
+{
+	return buffer->readable && buffer->iov[0].iov_len == sizeof(struct virtio_blk_outhdr) &&
+	       buffer->writable &&
+	       buffer->iov[buffer->readable + buffer->writable - 1].iov_len == 1;
+}
+
+void blk_request_begin(struct blk_request *request, const struct vq_buffer *buffer)
+{
+	const struct virtio_blk *blk = request->queue->blk;
+	const struct virtio_blk_outhdr *header;
+	struct iovec *iov = buffer->iov;
+	struct part data;
+	u64 sector;
+	u32 type;
+
+	request->head = buffer->head;
+	request->writable = buffer->writable_bytes;
+	request->filled = 0;
+	request->write = false;
+	request->bounce = NULL;
+	request->stable = atomic_load_explicit(&blk->writethrough, memory_order_relaxed);
+	if (!is_plain(buffer)) {
+		begin_any(request, buffer);
+		return;
+	}
+	header = iov[0].iov_base;
+	type = le32_load(&header->type);
+	sector = le64_load(&header->sector);
+	/* read once: from here on they are ours (begin_any() reads for itself, and relies on
+	 * nothing of this) */
+	__asm__ volatile("" : "+r"(type), "+r"(sector));
+	if (type == VIRTIO_BLK_T_IN) {
+		data = (struct part){ iov + buffer->readable, buffer->writable - 1u,
+				      buffer->writable_bytes - 1 };
+	} else if (type == VIRTIO_BLK_T_OUT) {
+		data = (struct part){ iov + 1, buffer->readable - 1u,
+				      buffer->readable_bytes - (u32)sizeof(*header) };
+		request->write = true;
+	} else {
+		begin_any(request, buffer);
+		return;
+	}
+	request->status = iov[buffer->readable + buffer->writable - 1].iov_base;
+	begin_transfer(request, &data, sector);
 }
