@@ -138,7 +138,7 @@ static void receives_into_any_buffers(void **state)
 	while (got < 3000 && b->rx_next[0] < RX_AT(1) - MIB(1)) {
 		u32 add = (u32)rand() % (rand() % 8 ? 12 : 200);
 
-		for (; add && b->rings[0].free_count > 6; add--) {
+		for (; add && driver_room(&b->rings[0]) > 6; add--) {
 			u32 lengths[6], count = 1 + (u32)rand() % (rand() % 4 ? 2 : 6);
 
 			for (u32 i = 0; i < count; i++) {
