@@ -83,6 +83,7 @@ static const struct rule calls[] = {
 	CALL(time, ALL),
 	CALL(clock_nanosleep, ALL),
 	CALL(getrandom, ALL),
+	CALL_IF(prctl, ALL, 0, LOW, PR_GET_NAME), /* to tell of a violation */
 	/* ---- memory: never executable, never a file ---- */
 	CALL(brk, ALL),
 	CALL(madvise, ALL),
@@ -144,7 +145,6 @@ static const struct rule calls[] = {
 	/* What the sanitizers' run time calls: to know its stacks, and to end. */
 	CALL(sched_getaffinity, ALL),
 	CALL(getppid, ALL),
-	CALL_IF(prctl, ALL, 0, LOW, PR_GET_NAME),
 	CALL_IF(mmap, ALL, 2, PROT_EXEC, 0),
 #endif
 };

@@ -43,7 +43,6 @@ static void (*violation_hook)(void);
 static bool prepared;
 static int rewritable = -1; /* sandbox_allow_rewriting() */
 static bool control;	    /* sandbox_allow_control() */
-static __thread char thread_name[16];
 static __thread volatile sig_atomic_t violations;
 
 /* ---- telling of a violation; async-signal-safe ---- */
@@ -76,13 +75,16 @@ static void on_sigsys(int signal_number, siginfo_t *info, void *context)
 	const ucontext_t *uc = context;
 	unsigned int call = (unsigned int)info->si_syscall;
 	struct text text = { .length = 0 };
+	char name[16];
 
 	(void)signal_number;
 	/* SA_NODEFER: if the hook itself breaks a rule we are here again, and leave it out. */
 	if (!violations++ && violation_hook)
 		violation_hook();
 	put(&text, "vmm: sandbox: thread ");
-	put(&text, thread_name);
+	if (prctl(PR_GET_NAME, name))
+		strcpy(name, "unknown");
+	put(&text, name);
 	put(&text, ": forbidden system call ");
 	put(&text,
 	    call < ARRAY_SIZE(call_names) && call_names[call] ? call_names[call] : "unknown");
@@ -200,8 +202,6 @@ int sandbox_enter(enum sandbox_thread kind)
 
 	if (!prepared)
 		return 0;
-	if (pthread_getname_np(pthread_self(), thread_name, sizeof(thread_name)))
-		strcpy(thread_name, kind_names[kind]);
 	if (!syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &programs[program]))
 		return 0;
 	error = -errno;
