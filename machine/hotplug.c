@@ -231,6 +231,8 @@ static void overdue(struct hotplug *h, struct machine_device *d, u64 now)
 		tell(d, error);
 	} else if (d->removal.force) {
 		pthread_mutex_lock(&h->lock);
+		if (!d->vanished)
+			pci_hotplug_haunt(h->registers, virtio_pci_function(d->function));
 		vanish(h, d);
 		pthread_mutex_unlock(&h->lock);
 		d->removal.deadline = now + LAST_NS;

@@ -18,7 +18,14 @@
 
 enum { ADDED, LEAVING, OCCUPIED, REGISTERS = 4 };
 
+/* What is left of a function that was taken away. */
+struct ghost {
+	struct bus_region regions[PCI_BARS];
+	u32 count;
+};
+
 struct pci_hotplug {
+	struct ghost ghosts[PCI_SLOTS];
 	struct pci_hotplug_config config;
 	struct bus_region region;
 	_Atomic u32 added, leaving;
@@ -34,6 +41,11 @@ static u32 occupied(struct pci_host *host)
 			slots |= BIT(slot);
 	pthread_rwlock_unlock(&host->lock);
 	return slots;
+}
+
+static bool slot_occupied(struct pci_hotplug *hotplug, u8 slot)
+{
+	return occupied(hotplug->config.host) >> slot & 1;
 }
 
 /* The field is DWordAcc; nobody reads otherwise but a guest that plays. */
@@ -67,6 +79,46 @@ static void hotplug_write(void *owner, u64 offset, unsigned int size, u64 value)
 
 static const struct bus_ops hotplug_ops = { .read = hotplug_read, .write = hotplug_write };
 
+/* ---- ghosts ---- */
+
+static u64 ghost_read(void *owner, u64 offset, unsigned int size)
+{
+	(void)owner;
+	(void)offset;
+	(void)size;
+	return 0;
+}
+
+static const struct bus_ops ghost_ops = { .read = ghost_read, .yields = true };
+
+static void ghost_banish(struct pci_hotplug *hotplug, u8 slot)
+{
+	struct ghost *ghost = &hotplug->ghosts[slot];
+
+	while (ghost->count)
+		bus_unmap(hotplug->config.host->config.bus, &ghost->regions[--ghost->count]);
+}
+
+void pci_hotplug_haunt(struct pci_hotplug *hotplug, struct pci_function *function)
+{
+	struct ghost *ghost = &hotplug->ghosts[function->slot];
+
+	ghost_banish(hotplug, function->slot);
+	pthread_mutex_lock(&function->lock);
+	for (u32 i = 0; i < PCI_BARS; i++) {
+		struct bus_region *region = &ghost->regions[ghost->count];
+
+		if (!function->bars[i].mapped)
+			continue;
+		*region = function->bars[i].region;
+		region->ops = &ghost_ops;
+		ghost->count += !bus_map(hotplug->config.host->config.bus, region);
+	}
+	pthread_mutex_unlock(&function->lock);
+}
+
+/* ---- the slots ---- */
+
 int pci_hotplug_create(struct pci_hotplug **result, const struct pci_hotplug_config *config)
 {
 	struct pci_hotplug *hotplug = calloc(1, sizeof(*hotplug));
@@ -90,6 +142,8 @@ void pci_hotplug_destroy(struct pci_hotplug *hotplug)
 {
 	if (!hotplug)
 		return;
+	for (u8 slot = 0; slot < PCI_SLOTS; slot++)
+		ghost_banish(hotplug, slot);
 	bus_unmap(hotplug->config.host->config.bus, &hotplug->region);
 	free(hotplug);
 }
@@ -98,12 +152,16 @@ void pci_hotplug_reset(struct pci_hotplug *hotplug)
 {
 	atomic_store(&hotplug->added, 0);
 	atomic_store(&hotplug->leaving, 0);
+	for (u8 slot = 0; slot < PCI_SLOTS; slot++)
+		ghost_banish(hotplug, slot);
 }
 
 void pci_hotplug_check(struct pci_hotplug *hotplug, u8 slot)
 {
-	/* what was asked of the occupant before is not for the next */
+	/* what was asked of the occupant before is not for the next, and what is left of it goes */
 	atomic_fetch_and(&hotplug->leaving, ~BIT(slot));
+	if (slot_occupied(hotplug, slot))
+		ghost_banish(hotplug, slot);
 	atomic_fetch_or(&hotplug->added, BIT(slot));
 	acpi_pm_event(hotplug->config.pm, LAYOUT_GED_HOTPLUG);
 }

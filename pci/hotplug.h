@@ -8,6 +8,7 @@
 #include "vm/types.h"
 
 struct acpi_pm;
+struct pci_function;
 struct pci_host;
 struct pci_hotplug;
 
@@ -29,6 +30,11 @@ void pci_hotplug_reset(struct pci_hotplug *hotplug);
 /* Tells the guest to look at the slot: there is a new function, or the old one has gone. Any
  * thread. */
 void pci_hotplug_check(struct pci_hotplug *hotplug, u8 slot);
+/* The function is about to be taken away by force: where its BARs are decoded now, reads will find
+ * zeroes until something else stands there, or the slot is used again. A driver that resets its
+ * device waits until the status reads 0 (virtio 1.3, 2.4.2), and some for ever. Before it is
+ * unplugged. Main thread. */
+void pci_hotplug_haunt(struct pci_hotplug *hotplug, struct pci_function *function);
 /* Asks the guest to let go of the slot's function; it ejects it, or not. Any thread. */
 void pci_hotplug_ask(struct pci_hotplug *hotplug, u8 slot);
 

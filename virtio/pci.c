@@ -298,7 +298,8 @@ static int add_files(struct virtio_pci *pci)
 	if (pci->intx_file < 0)
 		return pci->intx_file;
 	for (u16 i = 0; i < pci->layout.vectors; i++) {
-		reactor_file file = reactor_eventfd_add(pci->reactors, pci_msix_fd(&pci->function, i));
+		reactor_file file =
+			reactor_eventfd_add(pci->reactors, pci_msix_fd(&pci->function, i));
 
 		if (file < 0)
 			return file;
@@ -489,6 +490,11 @@ void virtio_pci_destroy(struct virtio_pci *pci)
 	pci_function_destroy(&pci->function);
 	free(pci->vector_files);
 	free(pci);
+}
+
+struct pci_function *virtio_pci_function(struct virtio_pci *pci)
+{
+	return &pci->function;
 }
 
 u8 virtio_pci_slot(const struct virtio_pci *pci)

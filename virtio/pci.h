@@ -45,6 +45,7 @@ void virtio_pci_destroy(struct virtio_pci *pci);
 void virtio_pci_vanish(struct virtio_pci *pci, int idle_fd);
 /* After that: is nothing in flight any more? Any thread. */
 bool virtio_pci_idle(struct virtio_pci *pci);
+struct pci_function *virtio_pci_function(struct virtio_pci *pci);
 /* Its slot on bus 0. */
 u8 virtio_pci_slot(const struct virtio_pci *pci);
 /* Function and device to power-on state. vCPUs paused. Main thread. */

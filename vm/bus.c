@@ -124,7 +124,8 @@ static int compare_u64(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* Between two neighbouring edges one region answers: the first mapped of those that lie there. */
+/* Between two neighbouring edges one region answers: the first mapped of those that lie there, and
+ * do not yield if any does not. */
 static void rebuild(struct bus *bus, struct space *space)
 {
 	struct segment *segments = space->spare;
@@ -143,8 +144,10 @@ static void rebuild(struct bus *bus, struct space *space)
 
 		if (e + 1 < edge_count && space->edges[e + 1] == first)
 			continue;
-		for (size_t i = 0; i < space->region_count && !region; i++) {
-			if (space->regions[i]->base <= first && first <= last_of(space->regions[i]))
+		for (size_t i = 0; i < space->region_count; i++) {
+			if (space->regions[i]->base > first || first > last_of(space->regions[i]))
+				continue;
+			if (!region || (region->ops->yields && !space->regions[i]->ops->yields))
 				region = space->regions[i];
 		}
 		if (!region)

@@ -18,6 +18,7 @@ enum bus_space { BUS_PIO, BUS_MMIO, BUS_SPACES };
 struct bus_ops {
 	u64 (*read)(void *owner, u64 offset, unsigned int size);
 	void (*write)(void *owner, u64 offset, unsigned int size, u64 value);
+	bool yields; /* the region answers only where no other does */
 };
 
 struct bus_region {

@@ -282,6 +282,11 @@ void write_on(void) __attribute__((noreturn));
  * machine: 77. fail: tells besides whether the device asked for a reset. */
 void break_rules(bool fail) __attribute__((noreturn));
 
+/* ---- slots.c ---- */
+
+/* Serves hot-plug slots for ever. */
+void slots(void) __attribute__((noreturn));
+
 /* ---- hostile.c ---- */
 
 /* So many steps of nonsense at every device, the same for the same seed as long as one CPU does it;

@@ -47,6 +47,8 @@ void guest_main(u32 start_info)
 		run_nowhere();
 	if (asked(start_info, "spin"))
 		spin();
+	if (asked(start_info, "slots"))
+		slots();
 	if (asked(start_info, "idle"))
 		idle();
 	if (asked(start_info, "print"))

@@ -310,10 +310,10 @@ static void status_write(void *owner, u64 offset, unsigned int size, u64 value)
 	end_request(&m->end, END_GUEST_STATUS, (u32)value);
 }
 
-static const struct bus_ops port_ops = { port_read, port_write };
-static const struct bus_ops mmio_ops = { mmio_read, mmio_write };
-static const struct bus_ops string_ops = { string_read, string_write };
-static const struct bus_ops status_ops = { NULL, status_write };
+static const struct bus_ops port_ops = { .read = port_read, .write = port_write };
+static const struct bus_ops mmio_ops = { .read = mmio_read, .write = mmio_write };
+static const struct bus_ops string_ops = { .read = string_read, .write = string_write };
+static const struct bus_ops status_ops = { .read = NULL, .write = status_write };
 
 static u32 address_of(const u8 *label)
 {
@@ -773,7 +773,7 @@ static void move_write(void *owner, u64 offset, unsigned int size, u64 value)
 	assert_int_equal(bus_map(m->bus, &m->mmio), 0);
 }
 
-static const struct bus_ops move_ops = { NULL, move_write };
+static const struct bus_ops move_ops = { .read = NULL, .write = move_write };
 
 static void test_move(void **state)
 {
