@@ -67,6 +67,7 @@ void stats_put_reactors(struct reactors *reactors, struct json *json)
 		json_number(json, "operations", counts.operations);
 		json_number(json, "signals", counts.signals);
 		json_number(json, "events", counts.events);
+		json_number(json, "polled", counts.polled);
 		json_number(json, "writes_here", counts.writes_here);
 		json_number(json, "writes_handed", counts.writes_handed);
 		json_end(json);
