@@ -1,16 +1,20 @@
 /*
- * The device does what virtio/queue.c does, in its order, with the steps of virtio/vq-split.c (and
- * those that the specification has for a packed queue):
+ * The device does what virtio/queue.c does, in its order, with the steps of virtio/vq-split.c and
+ * virtio/vq-packed.c:
  *
- *	V_MUTE			serve_run(): vq_mute() = split_mute()
- *	V_POP, V_TAKE		serve(): virtio_queue_pop() = split_pop()
- *	V_PUSH			virtio_queue_push() = split_push()
+ *	V_MUTE			serve_run(): vq_mute()
+ *	V_POP, V_TAKE		serve(): virtio_queue_pop() = vq_pop()
+ *	V_PUSH			virtio_queue_push() = vq_push()
  *	V_SERVED		VIRTIO_SERVED_LATER, or reactor_polls(): stays muted; else
- *	V_UNMUTE..V_RECHECK	vq_unmute() = split_unmute(): the wish, a full fence, a second look
- *	V_PUBLISH..V_WISH_EVENT	flush_run(): vq_publish() = split_publish(): the used index, a full
- *				fence, the driver's wish, the interrupt
+ *	V_UNMUTE..V_RECHECK	vq_unmute(): the wish, a full fence, a second look
+ *	V_PUBLISH..V_WISH_EVENT	flush_run(): vq_publish(): the used index (or the first used
+ *				descriptor, behind all others), a full fence, the driver's wish, the
+ *				interrupt
  *	V_SPIN			poll_run(), or rest_run(): unmutes as above
  *	V_IDLE			the reactor sleeps until the doorbell rings or a request ends
+ *
+ * Our event suppression structure is stored at once; the driver's is written, and read here, field
+ *by field, which allows more than Linux and we do (2.8.10).
  */
 #ifndef TESTS_UNIT_MODEL_DEVICE_H
 #define TESTS_UNIT_MODEL_DEVICE_H
@@ -27,7 +31,6 @@ enum {
 	V_TAKE,
 	V_SERVED,
 	V_EARLY_LOOK,
-	V_UNMUTE_EVENT,
 	V_UNMUTE,
 	V_UNMUTE_FENCE,
 	V_RECHECK,
@@ -102,9 +105,7 @@ static inline u32 device_spin(const struct at *at)
 		l[BITS] |= RESTING;
 		if (mutated(at, DEVICE_RESTS_MUTED))
 			l[BITS] &= (u8)~RESTING;
-		go(at, mutated(at, DEVICE_RESTS_MUTED)	       ? V_IDLE
-		       : at->set->packed && at->set->event_idx ? V_UNMUTE_EVENT
-							       : V_UNMUTE);
+		go(at, mutated(at, DEVICE_RESTS_MUTED) ? V_IDLE : V_UNMUTE);
 		return 1u + readable(at, at->set->packed ? FLAGS + slot(at->set, l[TAKEN])
 							 : (u32)AVAIL_INDEX);
 	}
@@ -140,7 +141,7 @@ static inline u32 device_serve(const struct at *at)
 
 	switch (at->self->pc) {
 	case V_MUTE:
-		l[BITS] &= (u8)~SCHEDULED;
+		l[BITS] &= (u8) ~(SCHEDULED | POLLED);
 		if (!(l[BITS] & MUTED) && (set->packed || !set->event_idx))
 			put(at, DEVICE_WISH, WISH_DISABLE, false);
 		l[BITS] |= MUTED;
@@ -169,9 +170,7 @@ static inline u32 device_serve(const struct at *at)
 			l[BITS] |= POLLED;
 			go(at, after_serve(at));
 		} else {
-			go(at, mutated(at, DEVICE_LOOKS_BEFORE_UNMUTE) ? V_EARLY_LOOK
-			       : set->packed && set->event_idx	       ? V_UNMUTE_EVENT
-								       : V_UNMUTE);
+			go(at, mutated(at, DEVICE_LOOKS_BEFORE_UNMUTE) ? V_EARLY_LOOK : V_UNMUTE);
 		}
 		return 2;
 	}
@@ -187,17 +186,15 @@ static inline u32 device_unmute(const struct at *at)
 	case V_EARLY_LOOK:
 		if (device_sees_available(at, &n))
 			l[BITS] |= SCHEDULED;
-		go(at, set->packed && set->event_idx ? V_UNMUTE_EVENT : V_UNMUTE);
+		go(at, V_UNMUTE);
 		return n;
-	case V_UNMUTE_EVENT:
-		put(at, DEVICE_EVENT, event_packed(set, l[TAKEN]), false);
-		return go(at, V_UNMUTE);
 	case V_UNMUTE:
 		l[BITS] &= (u8)~MUTED;
-		if (set->packed)
-			put(at, DEVICE_WISH, set->event_idx ? WISH_DESC : WISH_ENABLE, true);
-		else
-			put(at, DEVICE_WISH, set->event_idx ? l[TAKEN] : WISH_ENABLE, false);
+		put(at, DEVICE_WISH,
+		    !set->event_idx ? WISH_ENABLE
+		    : set->packed   ? WISH_EVENT + event_packed(set, l[TAKEN])
+				    : l[TAKEN],
+		    false);
 		if (mutated(at, DEVICE_NO_UNMUTE_FENCE))
 			return go(at, V_RECHECK);
 		return go(at, V_UNMUTE_FENCE);
@@ -304,7 +301,6 @@ static inline u32 device_step(const struct at *at)
 	case V_SERVED:
 		return device_serve(at);
 	case V_EARLY_LOOK:
-	case V_UNMUTE_EVENT:
 	case V_UNMUTE:
 	case V_UNMUTE_FENCE:
 	case V_RECHECK:

@@ -14,7 +14,6 @@ enum {
 	D_INDEX,
 	D_FENCE,
 	D_WISH,
-	D_WISH_EVENT,
 	D_OFF,
 	D_LOOK,
 	D_TAKE,
@@ -84,23 +83,18 @@ static inline u32 driver_add(const struct at *at)
 	case D_FENCE: /* 2.7.13.4.1 */
 		model_fence(at->model, at->state, at->thread);
 		return go(at, D_WISH);
-	case D_WISH:
+	default: /* D_WISH */
 		n = readable(at, DEVICE_WISH);
-		wish = load(at, DEVICE_WISH, set->packed);
-		if (set->packed && wish == WISH_DESC)
-			go(at, D_WISH_EVENT);
+		wish = load(at, DEVICE_WISH, false);
+		if (wish >= WISH_EVENT)
+			ring_doorbell(at, need_event_packed(at, (u8)(wish - WISH_EVENT), l[ADDED],
+							    distance(set, l[SNAP], l[ADDED])));
 		else if (set->packed || !set->event_idx)
 			ring_doorbell(at, wish == WISH_ENABLE);
 		else if (mutated(at, DRIVER_EVENT_EQUALS))
 			ring_doorbell(at, advance(set, wish, 1) == l[ADDED]);
 		else
 			ring_doorbell(at, need_event(set, wish, l[ADDED], l[SNAP]));
-		return n;
-	default:
-		n = readable(at, DEVICE_EVENT);
-		wish = load(at, DEVICE_EVENT, false);
-		ring_doorbell(at, need_event_packed(at, wish, l[ADDED],
-						    distance(set, l[SNAP], l[ADDED])));
 		return n;
 	}
 }
@@ -145,17 +139,18 @@ static inline u32 driver_reap(const struct at *at)
 			at->model->error = "a used element is read before it is written";
 		l[REAPED] = advance(set, l[REAPED], 1);
 		l[OUT]--;
-		return go(at, l[OUT] ? D_LOOK : D_TOP) ? n : n;
+		go(at, l[OUT] ? D_LOOK : D_TOP);
+		return n;
 	default: /* D_AFTER: add more, or be told of the next one, or of all */
 		later = set->event_idx && l[OUT] > 1;
 		n = 1u + later + (l[LEFT] > 0 && l[OUT] < set->size);
+		go(at, set->packed && set->event_idx ? D_EVENT : D_ON);
 		if (at->alternative == 0)
 			l[DELAY] = 1;
 		else if (at->alternative == 1 && later)
 			l[DELAY] = l[OUT];
 		else
-			return go(at, D_TOP) ? n : n;
-		go(at, set->packed && set->event_idx ? D_EVENT : D_ON);
+			go(at, D_TOP);
 		return n;
 	}
 }

@@ -51,16 +51,16 @@ enum {
 	FLAGS = USED + SIZE_MAX_MODEL, /* packed: AVAIL and USED of each descriptor */
 	AVAIL_INDEX = FLAGS + SIZE_MAX_MODEL,
 	USED_INDEX,
-	DEVICE_WISH,  /* avail_event, or used.flags; packed: flags of device event suppression */
-	DEVICE_EVENT, /* packed: its descriptor event offset and wrap counter */
+	DEVICE_WISH, /* avail_event, or used.flags; packed: flags of device event suppression */
 	DRIVER_WISH,
-	DRIVER_EVENT,
+	DRIVER_EVENT, /* packed: its descriptor event offset and wrap counter */
 	LOCATIONS
 };
 _Static_assert(LOCATIONS <= MODEL_LOCATIONS, "room for all of them");
 
 enum { WISH_ENABLE = 0, WISH_DISABLE = 1, WISH_DESC = 2 }; /* 2.8.10; flags' NO_* are 1 too */
-#define WRAP 8						   /* in an event's offset */
+#define WRAP	   8					   /* in an event's offset */
+#define WISH_EVENT 0x10 /* the device's WISH_DESC: its event is in the same word */
 
 /* Locals, by name. Counters count buffers, modulo what makes indices and wrap counters unique. */
 enum { LEFT, OUT, ADDED, REAPED, BATCH, ARMED, DELAY, SNAP, QUIET };	  /* driver */

@@ -36,7 +36,7 @@ static bool eager(const struct model *model, const struct model_state *state, u3
 	static const u32 driver_steps = BIT(D_TOP) | BIT(D_ENTRY) | BIT(D_INDEX) | BIT(D_OFF) |
 					BIT(D_AFTER) | BIT(D_EVENT) | BIT(D_ON);
 	static const u32 device_steps = BIT(V_SWEEP) | BIT(V_PUSH) | BIT(V_MUTE) | BIT(V_SERVED) |
-					BIT(V_UNMUTE_EVENT) | BIT(V_UNMUTE) | BIT(V_PUBLISH);
+					BIT(V_UNMUTE) | BIT(V_PUBLISH);
 	const struct setting *set = model->config;
 	u8 pc = state->thread[thread].pc;
 
@@ -144,6 +144,7 @@ static void test_weak(void **state)
 {
 	(void)state;
 	each_format((struct setting){ .size = 2, .buffers = 3, .pool = 2 }, MODEL_WEAK);
+	each_format((struct setting){ .size = 2, .buffers = 3, .pool = 1 }, MODEL_WEAK);
 }
 
 #define FLAGS_TOO   1 /* also without EVENT_IDX */
