@@ -36,6 +36,7 @@ static bool learned_is_sane(const struct disk *learned)
 /* Is the open file what the options say? Logs. */
 static int check_file(const struct disk_config *config, int fd, struct stat *st)
 {
+	bool readonly = config->readonly || config->snapshot;
 	int flags = fcntl(fd, F_GETFL);
 	const char *why = NULL;
 
@@ -43,9 +44,9 @@ static int check_file(const struct disk_config *config, int fd, struct stat *st)
 		why = strerror(errno);
 	else if (flags & O_PATH || (!S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode)))
 		why = "it is no open image or block device";
-	else if ((flags & O_ACCMODE) != (config->readonly ? O_RDONLY : O_RDWR))
-		why = config->readonly ? "it is not open for reading alone"
-				       : "it is not open for reading and writing";
+	else if ((flags & O_ACCMODE) != (readonly ? O_RDONLY : O_RDWR))
+		why = readonly ? "it is not open for reading alone"
+			       : "it is not open for reading and writing";
 	else if (flags & O_APPEND || !(flags & O_DIRECT) == config->direct)
 		why = "it is open in another mode than the options say";
 	else if (fcntl(fd, F_SETFL, flags & ~O_NONBLOCK))
@@ -81,7 +82,7 @@ static int adopt(struct disk *disk, const struct disk_config *config, int fd)
 		log_line("%s: is %s, and disks are raw here; convert it", disk->path, format->name);
 		return -EMEDIUMTYPE;
 	}
-	error = disk_lock_again(fd, config->readonly);
+	error = disk_lock_again(fd, config->readonly || config->snapshot);
 	if (error == -EBUSY) {
 		log_line("%s: another process has it open, and a second writer would destroy it; "
 			 "stop that one first, or use a copy",
@@ -92,7 +93,7 @@ static int adopt(struct disk *disk, const struct disk_config *config, int fd)
 	return 0;
 }
 
-int disk_adopt(struct disk *disk, const struct disk_config *config, int fd,
+int disk_adopt(struct disk *disk, const struct disk_config *config, const int *fds, u32 count,
 	       const struct disk *learned)
 {
 	struct stat st;
@@ -100,7 +101,11 @@ int disk_adopt(struct disk *disk, const struct disk_config *config, int fd,
 
 	memset(disk, 0, sizeof(*disk));
 	disk->fd = disk->file = -1;
-	error = check_file(config, fd, &st);
+	if (count != (config->snapshot ? 2 : 1)) {
+		log_line("%s: its open file was not sent along; add it by `vmm ctl`", config->path);
+		return -EBADF;
+	}
+	error = check_file(config, fds[0], &st);
 	if (error)
 		return error;
 	if (!learned_is_sane(learned)) {
@@ -125,12 +130,14 @@ int disk_adopt(struct disk *disk, const struct disk_config *config, int fd,
 	disk->discard_granularity = learned->discard_granularity;
 	memcpy(disk->identity, learned->identity, sizeof(disk->identity));
 	disk->identity[sizeof(disk->identity) - 1] = '\0';
-	error = adopt(disk, config, fd);
+	error = adopt(disk, config, fds[0]);
+	if (!error && config->snapshot)
+		error = disk_set_up_overlay(disk, fds[1]);
 	if (error) {
 		disk_close(disk);
 		return error;
 	}
-	disk->fd = fd;
+	disk->fd = fds[0];
 	return 0;
 }
 
@@ -138,6 +145,10 @@ int disk_adopt(struct disk *disk, const struct disk_config *config, int fd,
 
 static int set_file_size(struct disk *disk, u64 size)
 {
+	if (disk->overlay) {
+		log_line("%s: with snapshot it keeps its size", disk->path);
+		return -EROFS;
+	}
 	if (disk->readonly) {
 		log_line("%s: is read-only here; leave the size out to take the file's",
 			 disk->path);
@@ -177,7 +188,7 @@ int disk_resize(struct disk *disk, u64 size, bool shrink)
 		return error;
 	}
 	if (!size)
-		size = now;
+		size = disk->overlay ? disk->size : now; /* it has no room for more */
 	if (size > INT64_MAX || size < disk->logical_block) {
 		log_line("%s: no disk has %llu bytes", disk->path, (unsigned long long)size);
 		return -EINVAL;
@@ -188,7 +199,7 @@ int disk_resize(struct disk *disk, u64 size, bool shrink)
 			 disk->path, (unsigned long long)size);
 		return -EINVAL;
 	}
-	if (size != now)
+	if (size != (disk->overlay ? disk->size : now))
 		error = set_file_size(disk, size);
 	if (error)
 		return error;

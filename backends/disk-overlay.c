@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "vm/log.h"
 #include "backends/disk-overlay.h"
@@ -35,25 +36,29 @@ static int open_nameless(const char *folder)
 	return fd;
 }
 
+static int give_size(struct disk_overlay *overlay, int fd)
+{
+	if (ftruncate(fd, (off_t)(overlay->blocks * overlay->block)) < 0)
+		return -errno;
+	overlay->can_punch = !fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+					(off_t)overlay->block);
+	return 0;
+}
+
 static int make_file(struct disk_overlay *overlay, const char *path)
 {
 	const char *folder = getenv("TMPDIR");
-	u64 size = overlay->blocks * overlay->block;
+	int error;
 
 	if (!folder || !*folder)
 		folder = "/var/tmp";
 	overlay->fd = open_nameless(folder);
-	if (overlay->fd < 0 || ftruncate(overlay->fd, (off_t)size) < 0) {
-		int error = errno;
-
+	error = overlay->fd < 0 ? -errno : give_size(overlay, overlay->fd);
+	if (error)
 		log_line("%s: no place in %s for what is written to it: %s; set TMPDIR to a "
 			 "folder that has one",
-			 path, folder, strerror(error));
-		return -error;
-	}
-	overlay->can_punch = !fallocate(overlay->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
-					(off_t)overlay->block);
-	return 0;
+			 path, folder, strerror(-error));
+	return error;
 }
 
 /* A bit a block, in memory that is there when it is touched. */
@@ -72,17 +77,26 @@ static int make_bits(struct disk_overlay *overlay, const char *path)
 	return 0;
 }
 
-int disk_overlay_create(struct disk_overlay **overlay_out, const char *path, u64 size, u32 block)
+static struct disk_overlay *overlay_new(u64 size, u32 block)
 {
 	struct disk_overlay *overlay = calloc(1, sizeof(*overlay));
-	int err;
 
 	if (!overlay)
-		return -ENOMEM;
+		return NULL;
 	overlay->fd = -1;
 	overlay->file = -1;
 	overlay->block = block;
 	overlay->blocks = size / block;
+	return overlay;
+}
+
+int disk_overlay_create(struct disk_overlay **overlay_out, const char *path, u64 size, u32 block)
+{
+	struct disk_overlay *overlay = overlay_new(size, block);
+	int err;
+
+	if (!overlay)
+		return -ENOMEM;
 	err = make_file(overlay, path);
 	if (!err)
 		err = make_bits(overlay, path);
@@ -90,6 +104,37 @@ int disk_overlay_create(struct disk_overlay **overlay_out, const char *path, u64
 		disk_overlay_destroy(overlay);
 		return err;
 	}
+	*overlay_out = overlay;
+	return 0;
+}
+
+int disk_overlay_adopt(struct disk_overlay **overlay_out, const char *path, int fd, u64 size,
+		       u32 block)
+{
+	struct disk_overlay *overlay;
+	int flags = fcntl(fd, F_GETFL), err = 0;
+	struct stat st;
+
+	if (flags < 0 || (flags & O_ACCMODE) != O_RDWR || flags & (O_PATH | O_APPEND) ||
+	    fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_nlink) {
+		log_line("%s: what is written to it has no file without a name to go to; add it by "
+			 "`vmm ctl`",
+			 path);
+		return -EINVAL;
+	}
+	overlay = overlay_new(size, block);
+	if (!overlay)
+		return -ENOMEM;
+	err = give_size(overlay, fd);
+	if (err)
+		log_line("%s: no place for what is written to it: %s", path, strerror(-err));
+	else
+		err = make_bits(overlay, path);
+	if (err) {
+		disk_overlay_destroy(overlay);
+		return err;
+	}
+	overlay->fd = fd;
 	*overlay_out = overlay;
 	return 0;
 }

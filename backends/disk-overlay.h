@@ -21,6 +21,10 @@ struct disk_overlay {
 /* For a disk of size bytes, a multiple of block. In $TMPDIR, or /var/tmp. Logs about path, 0 or
  * -errno. Main thread, before the sandbox closes. */
 int disk_overlay_create(struct disk_overlay **overlay, const char *path, u64 size, u32 block);
+/* The same over an empty file that another process opened so: fd is the overlay's from then on, and
+ * the caller's still after an error. Main thread; allowed in the sandbox with a control socket. */
+int disk_overlay_adopt(struct disk_overlay **overlay, const char *path, int fd, u64 size,
+		       u32 block);
 void disk_overlay_destroy(struct disk_overlay *overlay);
 
 /* How many of the length bytes at offset (whole blocks, inside the disk) lie in the same file as

@@ -354,10 +354,12 @@ static int size_sectors(struct disk *disk)
 }
 
 /* Its blocks are the smallest that a driver can write, so a write never needs what was there. */
-static int set_up_overlay(struct disk *disk)
+int disk_set_up_overlay(struct disk *disk, int fd)
 {
 	u32 block = disk->alignment > DISK_SECTOR ? disk->alignment : DISK_SECTOR;
-	int r = disk_overlay_create(&disk->overlay, disk->path, disk->sectors * DISK_SECTOR, block);
+	u64 size = disk->sectors * DISK_SECTOR;
+	int r = fd < 0 ? disk_overlay_create(&disk->overlay, disk->path, size, block)
+		       : disk_overlay_adopt(&disk->overlay, disk->path, fd, size, block);
 
 	if (r < 0)
 		return r;
@@ -401,7 +403,7 @@ int disk_open(struct disk *disk, const struct disk_config *config)
 	if (r < 0)
 		goto fail;
 	if (config->snapshot)
-		r = set_up_overlay(disk);
+		r = disk_set_up_overlay(disk, -1);
 	else
 		learn_ranges(disk, &st);
 	if (r < 0)
@@ -445,6 +447,8 @@ void disk_unregister(struct disk *disk, struct reactors *reactors)
 	disk_unlock(disk->fd);
 	reactor_file_remove(reactors, disk->file);
 	disk->file = -1;
+	if (disk->overlay)
+		reactor_file_remove(reactors, disk->overlay->file);
 }
 
 void disk_close(struct disk *disk)

@@ -14,8 +14,8 @@ struct disk_overlay; /* disk-overlay.h */
 struct disk_config {
 	const char *path;
 	bool readonly;
-	bool direct; /* O_DIRECT */
-	bool iopoll; /* with direct: look for completions, where the device can be polled */
+	bool direct;   /* O_DIRECT */
+	bool iopoll;   /* with direct: look for completions, where the device can be polled */
 	bool snapshot; /* writes go to an overlay that is gone with the disk; excludes readonly */
 };
 
@@ -37,9 +37,9 @@ struct disk {
 	bool can_discard; /* fallocate PUNCH_HOLE works (tried on a file beyond its end, where there
 			     is no data; read from sysfs for a device) */
 	bool can_zero;	  /* fallocate ZERO_RANGE works (by the file system's kind) */
-	u32 discard_granularity; /* bytes */
+	u32 discard_granularity;      /* bytes */
 	struct disk_overlay *overlay; /* snapshot: where writes go; else NULL */
-	char identity[21];	 /* default serial: stable for the same file */
+	char identity[21];	      /* default serial: stable for the same file */
 };
 
 /*
@@ -50,14 +50,17 @@ int disk_open(struct disk *disk, const struct disk_config *config);
 /* Registers its file with the reactors. 0 or -errno. Main thread, before reactors_start(). */
 int disk_register(struct disk *disk, struct reactors *reactors);
 /*
- * The same for an image that another process opened, locked and examined: fd is its open file, and
- * learned what it found by means that the sandbox has not (block sizes, alignments, what ranges can
- * do, identity). What can be checked here is checked as at start. fd is the disk's from then on,
- * and the caller's still after an error. Logs one line and returns -errno. Main thread; allowed in
- * the sandbox with a control socket.
+ * The same for an image that another process opened, locked and examined. fds: its open file, and
+ * with snapshot the overlay's; learned: what was found by means that the sandbox has not (block
+ * sizes, alignments, what ranges can do, identity). What can be checked here is checked as at
+ * start. The descriptors are the disk's from then on, and the caller's still after an error. Logs
+ * one line and returns -errno. Main thread; allowed in the sandbox with a control socket.
  */
-int disk_adopt(struct disk *disk, const struct disk_config *config, int fd,
+int disk_adopt(struct disk *disk, const struct disk_config *config, const int *fds, u32 count,
 	       const struct disk *learned);
+/* Has what is written go to an overlay: in a file of its own (fd -1), or in that one. Logs, -errno.
+ * Main thread. */
+int disk_set_up_overlay(struct disk *disk, int fd);
 /* Makes the image `size` bytes and the disk with it; 0: as large as the file or device is now.
  * Smaller only if `shrink`. In flight may be what it will: sectors changes in one piece. Logs one
  * line and returns -errno. Main thread; allowed in the sandbox with a control socket. */

@@ -9,6 +9,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 #include "backends/vhost.h"
+#include "backends/disk-overlay.h"
 #include "machine/ctl.h"
 #include "machine/learned.h"
 #include "vm/config.h"
@@ -54,11 +55,14 @@ static int open_disk(struct call *call)
 	const struct disk_config c = { .path = config->path,
 				       .readonly = config->readonly,
 				       .direct = config->direct,
+				       .snapshot = config->snapshot,
 				       .iopoll = config->iopoll };
 
 	if (disk_open(&call->disk, &c))
 		return STATUS_HOST_ERROR;
 	call->fds[call->fd_count++] = call->disk.fd;
+	if (call->disk.overlay)
+		call->fds[call->fd_count++] = call->disk.overlay->fd;
 	return put(call, "learned", learned_pack_disk(&call->disk));
 }
 

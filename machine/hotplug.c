@@ -57,14 +57,16 @@ static int adopt_disk(struct machine_device *d, const struct hotplug_addition *a
 	const struct disk_config c = { .path = config->path,
 				       .readonly = config->readonly,
 				       .direct = config->direct,
+				       .snapshot = config->snapshot,
 				       .iopoll = config->iopoll };
 
 	d->disk_config = config;
-	if (a->fd_count != 1 || !a->disk) {
-		log_line("%s: its open file was not sent along; add it by `vmm ctl`", config->path);
-		return -EBADF;
+	if (!a->disk) {
+		log_line("%s: what is to be known of it was not sent along; add it by `vmm ctl`",
+			 config->path);
+		return -EINVAL;
 	}
-	return disk_adopt(&d->disk, &c, a->fds[0], a->disk);
+	return disk_adopt(&d->disk, &c, a->fds, a->fd_count, a->disk);
 }
 
 /* At start the options are compared; here the newcomer is, with those that are there. */
