@@ -176,7 +176,9 @@ static u32 place_of(const struct machine *m, const struct machine_device *d, s32
 
 static u64 ring_features(const struct config_function *function)
 {
-	return function->packed ? BIT64(VIRTIO_F_RING_PACKED) : 0;
+	return (function->packed ? BIT64(VIRTIO_F_RING_PACKED) : 0) |
+	       (function->in_order ? BIT64(VIRTIO_F_IN_ORDER) : 0) |
+	       (function->notify_data ? BIT64(VIRTIO_F_NOTIFICATION_DATA) : 0);
 }
 
 static int make_disk(struct machine *m, struct machine_device *d)

@@ -18,6 +18,10 @@
 #include "virtio/latency.h"
 #include "virtio/virtqueue.h"
 
+#ifndef VIRTIO_F_NOTIFICATION_DATA
+#define VIRTIO_F_NOTIFICATION_DATA 38 /* not in the headers of Linux 6.1 */
+#endif
+
 struct json;
 struct strict;
 struct virtio_device;
@@ -200,7 +204,9 @@ struct virtio_device {
 /* ---- for main.c and device types: construction ---- */
 
 /* Ring and transport features that the user chooses for each device. */
-#define VIRTIO_OPTIONAL (BIT64(VIRTIO_F_RING_PACKED))
+#define VIRTIO_OPTIONAL                                            \
+	(BIT64(VIRTIO_F_RING_PACKED) | BIT64(VIRTIO_F_IN_ORDER) | \
+	 BIT64(VIRTIO_F_NOTIFICATION_DATA))
 
 struct virtio_device_config {
 	const struct virtio_device_ops *ops;

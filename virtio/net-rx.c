@@ -443,8 +443,15 @@ static void poll_submit(struct net_pair *pair)
 }
 
 /* How many reads without waiting are worth their while, by what the last burst found. */
-static void adapt(struct net_rx *rx)
+static void adapt(struct net_pair *pair)
 {
+	struct net_rx *rx = &pair->rx;
+
+	/* A read that finds nothing keeps buffers that come before those of the next. */
+	if (virtio_has(&pair->net->device, VIRTIO_F_IN_ORDER)) {
+		rx->burst = 0;
+		return;
+	}
 	if (rx->got < rx->burst) {
 		rx->depth = rx->got;
 		rx->at_once = 0;
@@ -466,7 +473,7 @@ static enum virtio_served read_begin(struct net_pair *pair)
 	struct net_read *last = NULL;
 	int ret = 1;
 
-	adapt(rx);
+	adapt(pair);
 	for (u16 i = 0; i <= rx->depth; i++) {
 		struct net_read *read = &rx->reads[i];
 

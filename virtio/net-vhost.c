@@ -25,7 +25,9 @@
 	 BIT64(VIRTIO_RING_F_EVENT_IDX) | BIT64(VIRTIO_F_VERSION_1) |           \
 	 BIT64(VIRTIO_NET_F_MRG_RXBUF))
 /* The core's features that need nothing of it, though there is a bit for them. */
-#define OURS  (BIT64(VIRTIO_F_ANY_LAYOUT) | BIT64(VIRTIO_F_RING_RESET))
+#define OURS                                                       \
+	(BIT64(VIRTIO_F_ANY_LAYOUT) | BIT64(VIRTIO_F_RING_RESET) | \
+	 BIT64(VIRTIO_F_NOTIFICATION_DATA))
 #define FIRST VIRTIO_F_NOTIFY_ON_EMPTY /* the core's features: this bit and those from 28 to 41 */
 #define CORE  (BIT64(FIRST) | BIT64(VIRTIO_F_ANY_LAYOUT) | (BIT64(42) - BIT64(28)))
 

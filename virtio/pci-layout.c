@@ -161,11 +161,15 @@ void virtio_pci_choose_layout(struct virtio_pci_layout *layout, const struct vir
 {
 	u32 queues = device->queue_count;
 	bool memory_first = queues > PORT_QUEUES;
+	bool port;
 
 	choose_identity(layout, device, wishes);
 	layout->vectors = wishes->vectors;
-	add_io_windows(layout, device, offers(layout, wishes->notify, CONFIG_PLACE_PIO),
-		       offers(layout, wishes->isr, CONFIG_PLACE_PIO));
+	/* 4.1.4.4.1: NOTIFICATION_DATA is four bytes, and behind the port's two are registers. In
+	 * memory the value is not looked at, since it says more than the queue. */
+	port = offers(layout, wishes->notify, CONFIG_PLACE_PIO) &&
+	       !(device->offered & BIT64(VIRTIO_F_NOTIFICATION_DATA));
+	add_io_windows(layout, device, port, offers(layout, wishes->isr, CONFIG_PLACE_PIO));
 	if (layout->modern)
 		add_memory_window(layout, VIRTIO_PCI_CAP_COMMON_CFG, COMMON_LENGTH, 0);
 	if (offers(layout, wishes->isr, CONFIG_PLACE_MMIO))

@@ -358,6 +358,7 @@ void virtio_queue_want(struct virtio_queue *queue)
 		.indirect = virtio_has(device, VIRTIO_RING_F_INDIRECT_DESC),
 		.notify_on_empty = device->legacy && virtio_has(device, VIRTIO_F_NOTIFY_ON_EMPTY),
 		.packed = !device->legacy && virtio_has(device, VIRTIO_F_RING_PACKED),
+		.in_order = !device->legacy && virtio_has(device, VIRTIO_F_IN_ORDER),
 	};
 	if (device->strict)
 		strict_queue_started(queue);

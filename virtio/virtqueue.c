@@ -16,5 +16,9 @@ int vq_start(struct virtqueue *vq, const struct vq_format *format, const struct 
 		vq->fault = "queue size out of range";
 		return -EINVAL;
 	}
-	return format->start(vq, setup);
+	if (setup->in_order) {
+		vq->inner = format;
+		vq->format = &vq_in_order;
+	}
+	return vq->format->start(vq, setup);
 }

@@ -34,31 +34,42 @@ struct vq_setup {
 	bool event_idx, indirect; /* negotiated */
 	bool notify_on_empty;	  /* negotiated (legacy) */
 	bool packed;		  /* negotiated: vq_packed is the format */
+	bool in_order;		  /* negotiated */
 };
 
 struct virtqueue;
 
-/* What differs between the split and the packed format. */
+/* What differs between the split and the packed format; and what stands around one of them. */
 struct vq_format {
 	int (*start)(struct virtqueue *vq, const struct vq_setup *setup);
 	int (*pop)(struct virtqueue *vq, struct vq_buffer *buffer, struct iovec *iov, u16 max);
 	void (*unpop)(struct virtqueue *vq, u16 count);
 	void (*push)(struct virtqueue *vq, u16 head, u32 written);
+	/* One more buffer for which the element pushed last stands, and which was taken before it;
+	 * only in order (2.7.9, 2.8.8). */
+	void (*skip)(struct virtqueue *vq, u16 head);
 	bool (*publish)(struct virtqueue *vq);
 	void (*mute)(struct virtqueue *vq);
 	bool (*unmute)(struct virtqueue *vq);
 	bool (*available)(const struct virtqueue *vq);
 };
 
-extern const struct vq_format vq_split, vq_packed;
+extern const struct vq_format vq_split, vq_packed, vq_in_order;
 
 /* A place in a packed ring, and the two flags that its wrap counter stands for there. */
 struct vq_place {
 	u16 at, flags;
 };
 
+/* In order: what became of a buffer. */
+struct vq_pushed {
+	u32 writable, written; /* bytes */
+	bool done;
+};
+
 struct virtqueue {
 	const struct vq_format *format;
+	const struct vq_format *inner; /* in order: the one that vq_in_order is around */
 	const struct memory *memory;
 	const char *fault; /* what the driver broke, or NULL */
 	u16 size, chain_max;
@@ -78,9 +89,14 @@ struct virtqueue {
 	u16 hidden_at;		   /* the first of those used and not yet shown ... */
 	u64 hidden;		   /* ... and what will show them all: its last eight bytes */
 
+	/* in order: places in order[] of the oldest buffer out, and behind the newest */
+	u16 oldest, newest;
+
 	/* not cleared at the start */
 	u16 taken[VQ_MAX_SIZE]; /* heads popped, by their (last) place in the ring */
 	u16 span[VQ_MAX_SIZE];	/* packed, by head: descriptors, and whether one is writable */
+	u16 order[VQ_MAX_SIZE]; /* in order: heads out */
+	struct vq_pushed pushed[VQ_MAX_SIZE]; /* in order: by head */
 };
 
 /* Begins with an empty ring at index 0 (2.6.1), wrap counters at 1 (2.8.1). -EINVAL: bad size or
@@ -107,7 +123,8 @@ static inline void vq_unpop(struct virtqueue *vq, u16 count)
 }
 
 /* Adds a used element, not yet visible: written is how many bytes from the start of the writable
- * part the device wrote at least (2.7.8.2, 2.8.4). Completion order is free. */
+ * part the device wrote at least (2.7.8.2, 2.8.4). Completion order is free: with IN_ORDER it waits
+ * for those that were taken before. */
 static inline void vq_push(struct virtqueue *vq, u16 head, u32 written)
 {
 	vq->format->push(vq, head, written);

@@ -224,6 +224,15 @@ static void packed_unpop(struct virtqueue *vq, u16 count)
 	}
 }
 
+static void packed_skip(struct virtqueue *vq, u16 id)
+{
+	u16 span = vq->span[id] & (u16)~SPAN_WRITABLE;
+
+	move(vq, &vq->use, span);
+	vq->next_used = (u16)(vq->next_used + span);
+	vq_clear_out(vq, id);
+}
+
 static void packed_push(struct virtqueue *vq, u16 id, u32 written)
 {
 	u16 span = vq->span[id];
@@ -241,10 +250,7 @@ static void packed_push(struct virtqueue *vq, u16 id, u32 written)
 	} else {
 		__atomic_store_n(tail_at(vq, vq->use.at), tail, __ATOMIC_RELAXED);
 	}
-	span &= (u16)~SPAN_WRITABLE;
-	move(vq, &vq->use, span);
-	vq->next_used = (u16)(vq->next_used + span);
-	vq_clear_out(vq, id);
+	packed_skip(vq, id);
 }
 
 /* 2.8.10: have the descriptors from `old` up to where we stand passed the driver's event? */
@@ -320,6 +326,7 @@ const struct vq_format vq_packed = {
 	.pop = packed_pop,
 	.unpop = packed_unpop,
 	.push = packed_push,
+	.skip = packed_skip,
 	.publish = packed_publish,
 	.mute = packed_mute,
 	.unmute = packed_unmute,

@@ -205,6 +205,12 @@ static void split_push(struct virtqueue *vq, u16 head, u32 written)
 	vq->next_used++;
 }
 
+static void split_skip(struct virtqueue *vq, u16 head)
+{
+	vq_clear_out(vq, head);
+	vq->next_used++;
+}
+
 static bool split_publish(struct virtqueue *vq)
 {
 	const struct vring_avail *available = vq->available;
@@ -264,6 +270,7 @@ const struct vq_format vq_split = {
 	.pop = split_pop,
 	.unpop = split_unpop,
 	.push = split_push,
+	.skip = split_skip,
 	.publish = split_publish,
 	.mute = split_mute,
 	.unmute = split_unmute,

@@ -199,6 +199,11 @@ static void strict_push(struct virtqueue *vq, u16 head, u32 written)
 	strict->format->push(vq, head, written);
 }
 
+static void strict_skip(struct virtqueue *vq, u16 head)
+{
+	strict_of(vq)->format->skip(vq, head);
+}
+
 static bool strict_publish(struct virtqueue *vq)
 {
 	return strict_of(vq)->format->publish(vq);
@@ -238,6 +243,7 @@ static const struct vq_format vq_strict = {
 	.pop = strict_pop,
 	.unpop = strict_unpop,
 	.push = strict_push,
+	.skip = strict_skip,
 	.publish = strict_publish,
 	.mute = strict_mute,
 	.unmute = strict_unmute,

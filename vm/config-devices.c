@@ -237,10 +237,11 @@ int config_set_net(struct config_parser *parser, const char *value)
 	err = check_interface_name(parser, tap);
 	if (!err)
 		err = config_parse_suboptions(parser, net, &cursor);
-	if (!err && net->vhost && net->function.packed)
+	if (!err && net->vhost && (net->function.packed || net->function.in_order))
 		err = config_error(parser, tap,
-				   "packed and vhost=on contradict: vhost-net has split virtqueues "
-				   "alone; leave one out");
+				   "%s and vhost=on contradict: vhost-net has split virtqueues "
+				   "alone, in any order; leave one out",
+				   net->function.packed ? "packed" : "in-order");
 	for (u32 i = 0; !err && i < config->net_count; i++) {
 		if (!strcmp(config->nets[i].tap, tap))
 			err = config_error(parser, tap,

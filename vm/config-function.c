@@ -114,7 +114,8 @@ int config_set_mmio(struct config_parser *parser, const char *value)
 static bool wants_pci(const struct config_function *function)
 {
 	return function->layout == CONFIG_LAYOUT_LEGACY || function->isr == CONFIG_PLACE_PIO ||
-	       function->notify == CONFIG_PLACE_PIO || function->vectors_given;
+	       function->notify == CONFIG_PLACE_PIO || function->vectors_given ||
+	       function->notify_data;
 }
 
 int config_check_mmio(const struct config *config)
@@ -127,8 +128,9 @@ int config_check_mmio(const struct config *config)
 		wanted |= wants_pci(&config->nets[i].function);
 	if (config->mmio == CONFIG_MMIO_OFF || !wanted)
 		return 0;
-	log_line("--virtio-mmio: there are no vectors, I/O ports and legacy registers without PCI; "
-		 "leave vectors=, isr=pio, notify=pio and layout=legacy out");
+	log_line("--virtio-mmio: there are no vectors, I/O ports, legacy registers and doorbells "
+		 "for each queue without PCI; leave vectors=, isr=pio, notify=pio, layout=legacy "
+		 "and notify-data out");
 	return -EINVAL;
 }
 
@@ -137,6 +139,20 @@ static int set_packed(struct config_parser *parser, void *target, const char *va
 	struct config_function *function = target;
 
 	return config_bool(parser, "packed", value, &function->packed);
+}
+
+static int set_in_order(struct config_parser *parser, void *target, const char *value)
+{
+	struct config_function *function = target;
+
+	return config_bool(parser, "in-order", value, &function->in_order);
+}
+
+static int set_notify_data(struct config_parser *parser, void *target, const char *value)
+{
+	struct config_function *function = target;
+
+	return config_bool(parser, "notify-data", value, &function->notify_data);
 }
 
 int config_check_function(const struct config_parser *parser)
@@ -149,10 +165,18 @@ int config_check_function(const struct config_parser *parser)
 				    "layout=legacy has its ISR and its doorbell in I/O space "
 				    "alone; leave %s=mmio out",
 				    function->isr == CONFIG_PLACE_MMIO ? "isr" : "notify");
-	if (function->layout == CONFIG_LAYOUT_LEGACY && function->packed)
+	if (function->layout == CONFIG_LAYOUT_LEGACY &&
+	    (function->packed || function->in_order || function->notify_data))
 		return config_error(parser, NULL,
-				    "layout=legacy knows the old virtqueues alone; leave packed "
-				    "out");
+				    "layout=legacy has none of the features of virtio 1.1; leave "
+				    "%s out",
+				    function->packed	 ? "packed"
+				    : function->in_order ? "in-order"
+							 : "notify-data");
+	/* 4.1.4.4.1: four bytes, where a port has room for two */
+	if (function->notify_data && function->notify == CONFIG_PLACE_PIO)
+		return config_error(parser, NULL,
+				    "notify-data needs doorbells in memory; leave notify=pio out");
 	return 0;
 }
 
@@ -178,5 +202,12 @@ const struct config_suboption config_function_suboptions[] = {
 	{ "packed", "on|off", .argument_optional = true, .shared = true, .set = set_packed,
 	  .man = "Offer virtqueues of the packed format, which drivers take if they know it. The "
 		 "default is off." },
+	{ "in-order", "on|off", .argument_optional = true, .shared = true, .set = set_in_order,
+	  .man = "Offer to use buffers in the order in which the driver made them available. What "
+		 "is done early then waits for what is not. The default is off." },
+	{ "notify-data", "on|off", .argument_optional = true, .shared = true,
+	  .set = set_notify_data,
+	  .man = "Offer drivers to say in a notification how far they are. The doorbells are in "
+		 "memory then. The default is off." },
 	{ 0 },
 };

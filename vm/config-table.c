@@ -306,8 +306,8 @@ const struct config_option config_options[] = {
 		 "the "
 		 "output. A file of one of those names is written as ./pty." },
 	{ "rng", "on|off",
-	  "entropy device [on]; as all devices ,layout= ,isr= ,notify= ,vectors= ,queue-size= "
-	  ",packed",
+	  "entropy [on]; all devices: ,layout= ,isr= ,notify= ,vectors= ,queue-size= "
+	  ",packed ,in-order ,notify-data",
 	  .set = config_set_rng, .function = true,
 	  .man = "Whether the machine has a virtio entropy device, so that boot never waits for "
 		 "randomness. The default is on." },

@@ -209,7 +209,7 @@ static int unknown_suboption(const struct config_parser *parser, const char *nam
 {
 	const struct config_suboption *sub = NULL, *nearest = NULL;
 	unsigned int best = 3;
-	char known[160] = "";
+	char known[200] = "";
 	size_t used = 0;
 
 	while ((sub = next_suboption(parser->option, sub))) {

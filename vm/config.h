@@ -31,9 +31,11 @@ struct config_function {
 	enum config_layout layout;
 	enum config_place isr, notify;
 	bool vectors_given;
-	u16 vectors;	/* MSI-X, if vectors_given; 0: none */
-	u16 queue_size; /* 0: the largest */
-	bool packed;	/* virtqueues of the packed format are offered */
+	u16 vectors;	  /* MSI-X, if vectors_given; 0: none */
+	u16 queue_size;	  /* 0: the largest */
+	bool packed;	  /* virtqueues of the packed format are offered, ... */
+	bool in_order;	  /* ... and IN_ORDER, ... */
+	bool notify_data; /* ... and NOTIFICATION_DATA */
 };
 
 struct config_disk {
@@ -84,7 +86,7 @@ struct config {
 	enum config_action action;
 	char *kernel, *initrd, *cmdline; /* NULL: not given */
 	bool kernel_decompress;
-	u32 cpus;			 /* default 1 */
+	u32 cpus;		     /* default 1 */
 	u32 sockets, cores, threads; /* --cpus N[,sockets=][,cores=][,threads=]; product == cpus */
 	u64 memory;		     /* bytes, default 512 MiB */
 	enum memory_pages pages;

@@ -91,7 +91,7 @@ static void legacy(struct fixture *f, u32 features)
 	virtio_features_write(device, 0, features, true);
 	driver_ring_init(&f->rings[0], &f->machine.memory, RINGS, device->queues[0].max_size,
 			 false);
-	f->rings[0].packed = false;
+	f->rings[0].packed = f->rings[0].in_order = false;
 	virtio_queue_set_pfn(&device->queues[0], (u32)(RINGS / 4096));
 	f->rings[0].doorbell_fd = device->queues[0].doorbell_fd;
 	virtio_status_write(device,

@@ -385,7 +385,8 @@ static inline int tear_down(void **state)
 	return system(command);
 }
 
-/* Runs the tests on each engine, with busy-polling, and with packed rings. Returns how many failed.
+/* Runs the tests on each engine, with busy-polling, and with packed rings, and in order. Returns
+ * how many failed.
  */
 #define on_both_engines(tests)                                                                   \
 	({                                                                                       \
@@ -396,7 +397,10 @@ static inline int tear_down(void **state)
 		driver_poll_us = 0;                                                              \
 		driver_packed = true;                                                            \
 		failed_ += cmocka_run_group_tests_name("packed", tests, set_up, tear_down);      \
+		driver_in_order = true;                                                          \
 		driver_packed = false;                                                           \
+		failed_ += cmocka_run_group_tests_name("in order", tests, set_up, tear_down);    \
+		driver_in_order = false;                                                         \
 		on_epoll = true;                                                                 \
 		failed_ + cmocka_run_group_tests_name("epoll", tests, set_up, tear_down);        \
 	})

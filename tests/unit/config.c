@@ -229,6 +229,7 @@ static void test_nets(void **state)
 	refuse("given twice", "--kernel", "k", "--net", "t", "--net", "t");
 	refuse("vhost=maybe", "--kernel", "k", "--net", "t,vhost=maybe");
 	refuse("packed and vhost=on contradict", "--net", "t,vhost,packed");
+	refuse("in-order and vhost=on contradict", "--net", "t,in-order,vhost");
 	refuse("same mac=", "--kernel", "k", "--net", "t,mac=52:54:00:00:00:01", "--net",
 	       "u,mac=52:54:00:00:00:01");
 }
@@ -255,7 +256,17 @@ static void test_functions(void **state)
 	assert_int_equal(config.nets[0].mtu, 900);
 	f = &config.rng_function;
 	assert_true(config.rng && f->vectors == 512 && f->queue_size == 2);
+	assert_false(f->packed || f->in_order || f->notify_data);
+	config_free(&config);
 
+	accept("--kernel", "k", "--disk", "a,packed,in-order=on,notify-data", "--net",
+	       "t,packed=off,in-order", "--rng", "on,notify-data=on");
+	f = &config.disks[0].function;
+	assert_true(f->packed && f->in_order && f->notify_data);
+	f = &config.nets[0].function;
+	assert_true(!f->packed && f->in_order && !f->notify_data);
+	f = &config.rng_function;
+	assert_true(!f->packed && !f->in_order && f->notify_data);
 	config_free(&config);
 
 	accept("--kernel", "k", "--strict", "fail");
@@ -281,6 +292,13 @@ static void test_functions(void **state)
 	refuse("queue-size=128|2 to 64", "--rng", "on,queue-size=128");
 	refuse("layout=legacy|leave isr=mmio out", "--disk", "a,layout=legacy,isr=mmio");
 	refuse("layout=legacy|leave notify=mmio out", "--net", "t,notify=mmio,layout=legacy");
+	refuse("packed=1|on nor off", "--disk", "a,packed=1");
+	refuse("layout=legacy|leave packed out", "--disk", "a,layout=legacy,packed");
+	refuse("layout=legacy|leave in-order out", "--net", "t,layout=legacy,in-order");
+	refuse("layout=legacy|leave notify-data out", "--rng", "on,layout=legacy,notify-data");
+	refuse("notify-data|leave notify=pio out", "--disk", "a,notify=pio,notify-data");
+	refuse("--virtio-mmio|notify-data out", "--kernel", "k", "--virtio-mmio", "acpi", "--rng",
+	       "on,notify-data");
 	refuse("layout|twice", "--net", "t,layout=legacy,layout=modern");
 	refuse("layot|did you mean layout?|queue-size", "--rng", "on,layot=modern");
 }

@@ -102,7 +102,8 @@ static bool driver_packed, driver_in_order;
 
 static inline u64 driver_features(void)
 {
-	return driver_packed ? BIT64(VIRTIO_F_RING_PACKED) : 0;
+	return (driver_packed ? BIT64(VIRTIO_F_RING_PACKED) : 0) |
+	       (driver_in_order ? BIT64(VIRTIO_F_IN_ORDER) : 0);
 }
 
 /* A place in a packed ring and its wrap counter. */
@@ -422,21 +423,27 @@ static inline bool driver_used(struct driver_ring *ring, u32 *head, u32 *written
 	return true;
 }
 
-/* How many elements the device has shown since the start; free-running. */
+/* How many buffers the device has shown as used since the start; free-running. */
 static inline u16 driver_shown(struct driver_ring *ring)
 {
 	struct driver_place look = ring->look;
-	u16 count = ring->next_used;
+	u16 count = 0, left = ring->batch_left, at = ring->order_first, head;
 	u64 tail;
 
 	if (!ring->packed)
 		return __atomic_load_n(&ring->used->idx, __ATOMIC_ACQUIRE);
-	while (driver_packed_look(ring, &tail)) {
-		driver_place_move(&ring->look, ring->chain[(u16)(tail >> 32)], ring->size);
+	while (left || driver_packed_look(ring, &tail)) {
+		if (!left && ring->in_order) /* all up to the one that the element names */
+			while (ring->order[(u16)(at + left++) % DRIVER_RING_MAX] !=
+			       (u16)(tail >> 32))
+				;
+		head = left ? ring->order[at++ % DRIVER_RING_MAX] : (u16)(tail >> 32);
+		left = left ? (u16)(left - 1) : 0;
+		driver_place_move(&ring->look, ring->chain[head], ring->size);
 		count++;
 	}
 	ring->look = look;
-	return count;
+	return (u16)(ring->next_used + count);
 }
 
 static inline void driver_wait_used(struct driver_ring *ring, u32 *head, u32 *written)
@@ -542,14 +549,20 @@ static inline void driver_reset(struct virtio_device *device)
 	driver_wait(driver_status_now(device) == 0);
 }
 
-/* Runs the tests with split rings, then with packed ones. Returns how many failed. */
-#define driver_run_both(tests)                                                      \
-	({                                                                          \
-		int failed_ = cmocka_run_group_tests(tests, NULL, NULL);            \
-                                                                                    \
-		driver_packed = true;                                               \
-		failed_ + cmocka_run_group_tests_name("packed", tests, NULL, NULL); \
+/* Runs the tests with rings of a kind. Returns how many failed. */
+#define driver_run(tests, packed, in_order)                                                       \
+	({                                                                                        \
+		driver_packed = packed;                                                           \
+		driver_in_order = in_order;                                                       \
+		cmocka_run_group_tests_name(packed     ? in_order ? "packed, in order" : "packed" \
+					    : in_order ? "in order"                               \
+						       : "split",                                 \
+					    tests, NULL, NULL);                                   \
 	})
+#define driver_run_two(tests) (driver_run(tests, false, false) + driver_run(tests, true, true))
+#define driver_run_all(tests)                                               \
+	(driver_run(tests, false, false) + driver_run(tests, true, false) + \
+	 driver_run(tests, false, true))
 
 /* An eventfd as the queue's interrupt: call between driver_machine_up() and driver_machine_go() and
  * after the device was made. A reset unmaps nothing here, as there is no transport. Returns the

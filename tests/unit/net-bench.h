@@ -110,6 +110,7 @@ static inline void bench_rings(struct bench *b, const struct bench_options *opti
 
 		driver_ring_init(&b->rings[i], &b->machine.memory, RING_AT(i), size, false);
 		b->rings[i].packed &= !options->legacy;
+		b->rings[i].in_order &= !options->legacy;
 		if (!options->legacy) {
 			driver_queue(b->device, i, &b->rings[i]);
 			continue;

@@ -265,5 +265,5 @@ int main(void)
 	};
 
 	netns_enter();
-	return driver_run_both(tests);
+	return driver_run_all(tests);
 }

@@ -270,5 +270,5 @@ int main(void)
 	};
 
 	netns_enter();
-	return driver_run_both(tests);
+	return driver_run_two(tests);
 }

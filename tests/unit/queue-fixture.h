@@ -114,7 +114,7 @@ static inline void set_pfn(struct fixture *f, u16 index, u64 at)
 static inline void legacy_ring(struct fixture *f, struct driver_ring *ring, u16 index, u64 at)
 {
 	driver_ring_init(ring, &f->machine.memory, at, LATER_SIZE, false);
-	ring->packed = false; /* whatever is offered */
+	ring->packed = ring->in_order = false; /* whatever is offered */
 	set_pfn(f, index, at);
 	assert_true(f->device->queues[index].enabled);
 	assert_int_equal(f->device->queues[index].descriptors, ring->descriptors_at);

@@ -28,6 +28,7 @@ static inline struct vq_setup setup_of(const struct fixture *f, bool event_idx, 
 		.device = f->ring.used_at,
 		.event_idx = event_idx,
 		.indirect = indirect,
+		.in_order = driver_in_order,
 	};
 }
 

@@ -212,7 +212,7 @@ int main(void)
 	const struct CMUnitTest last[] = {
 		cmocka_unit_test_setup_teardown(gives_no_empty_buffers, up_without_entropy, down),
 	};
-	int failed = driver_run_both(tests);
+	int failed = driver_run_two(tests);
 
 	return failed + cmocka_run_group_tests(last, NULL, NULL);
 }

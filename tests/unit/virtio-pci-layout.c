@@ -196,6 +196,41 @@ static void queue_sizes(void **state)
 	machine_down();
 }
 
+/* 4.1.4.4.1, 4.1.5.2: doorbells of four bytes, of their own in memory; what they are told beside
+ * the queue may be anything. The old port is the legacy driver's alone. */
+static void notification_data(void **state)
+{
+	static const struct config_function function = { .vectors_given = true,
+							 .vectors = 1,
+							 .notify_data = true };
+	static const u32 values[] = { 0, 0x00010000, 0x80000000, 0xffff0000, 0x7fff0000 };
+	struct fixture *f = &fixture;
+
+	(void)state;
+	machine_up_as(VIRTIO_ID_NET, QUEUES, CONFIG_SIZE, &function);
+	assert_int_equal(f->notify[1].length, 0); /* one capability */
+	assert_int_equal(f->notify[0].bar, 2);
+	assert_int_equal(f->notify[0].offset % 4, 0);
+	assert_true(f->notify[0].multiplier >= 4 && f->notify[0].multiplier % 4 == 0);
+	assert_true(f->notify[0].length >= (QUEUES - 1) * f->notify[0].multiplier + 4);
+	modern_driver(NOTIFICATION_DATA);
+	for (size_t i = 0; i < ARRAY_SIZE(values); i++) {
+		offer();
+		put(2, f->notify[0].offset, 4, values[i]);
+		driver_wait_used(&f->ring, NULL, NULL);
+	}
+	/* and whoever does not take it writes two */
+	set_status(0);
+	driver_wait(status() == 0);
+	modern_driver(0);
+	offer();
+	put(2, f->notify[0].offset, 2, 0);
+	driver_wait_used(&f->ring, NULL, NULL);
+	legacy_driver(0);
+	round_trip(0);
+	machine_down();
+}
+
 /* One table of routes for all: who comes late gets what is left, and works with it. */
 static void vector_budget(void **state)
 {
@@ -234,9 +269,8 @@ static void vector_budget(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(each_wish),
-		cmocka_unit_test(vectors),
-		cmocka_unit_test(queue_sizes),
+		cmocka_unit_test(each_wish),	 cmocka_unit_test(vectors),
+		cmocka_unit_test(queue_sizes),	 cmocka_unit_test(notification_data),
 		cmocka_unit_test(vector_budget),
 	};
 

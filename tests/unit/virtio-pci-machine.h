@@ -92,6 +92,8 @@ static struct virtio_device_ops device_ops = {
 	.config_write = device_config_write,
 };
 
+#define NOTIFICATION_DATA BIT64(VIRTIO_F_NOTIFICATION_DATA)
+
 /* ---- the guest ---- */
 
 static inline enum bus_space space_of(unsigned int bar)
@@ -190,15 +192,18 @@ static inline void machine_up_as(u16 id, u16 queues, u32 config_size,
 				 const struct config_function *function)
 {
 	struct fixture *f = &fixture;
-	struct virtio_device_config config = { .ops = &device_ops,
-					       .owner = f,
-					       .name = "test0",
-					       .memory = &f->machine.memory,
-					       .features = BIT64(5) | BIT64(40) | BIT64(50),
-					       .config_size = config_size,
-					       .queue_count = queues,
-					       .queue_size = 64,
-					       .queue_offer = function ? function->queue_size : 0 };
+	struct virtio_device_config config = {
+		.ops = &device_ops,
+		.owner = f,
+		.name = "test0",
+		.memory = &f->machine.memory,
+		.features = BIT64(5) | BIT64(40) | BIT64(50) |
+			    (function && function->notify_data ? NOTIFICATION_DATA : 0),
+		.config_size = config_size,
+		.queue_count = queues,
+		.queue_size = 64,
+		.queue_offer = function ? function->queue_size : 0
+	};
 	struct virtio_pci_config pci = { .device = &f->device, .function = function };
 
 	memset(f, 0, sizeof(*f));

@@ -454,12 +454,8 @@ int main(void)
 		test(bad_areas),
 	};
 
-	int failed = cmocka_run_group_tests(tests, NULL, NULL);
+	int failed = driver_run_all(tests) + driver_run(tests, true, true);
 
-	driver_packed = true;
-	failed += cmocka_run_group_tests_name("packed", tests, NULL, NULL);
 	driver_poll_us = 1000;
-	failed += cmocka_run_group_tests_name("packed, polling", tests, NULL, NULL);
-	driver_packed = false;
-	return failed + cmocka_run_group_tests_name("polling", tests, NULL, NULL);
+	return failed + driver_run(tests, false, false) + driver_run(tests, true, false);
 }

@@ -417,5 +417,5 @@ int main(void)
 		test(storm),
 	};
 
-	return driver_run_both(tests);
+	return driver_run_two(tests);
 }
