@@ -209,6 +209,13 @@ static inline u32 worker_threads_of_kernel(void)
 	return count;
 }
 
+/* Those of the test before may be on their way out still. */
+static inline void await_no_worker_threads(void)
+{
+	for (int i = 0; worker_threads_of_kernel() && i < 5000; i++)
+		usleep(1000);
+}
+
 /* A read that has to wait does it in the ring: neither the reactor nor a kernel thread sits in it.
  */
 /* ---- events ---- */

@@ -302,6 +302,7 @@ static void test_waiting_read(void **state)
 	assert_int_equal(pipe2(fds, O_NONBLOCK), 0);
 	in = reactor_file_add(reactors, fds[0]);
 	out = reactor_file_add(reactors, fds[1]);
+	await_no_worker_threads();
 	start();
 	for (int i = 0; i < 100; i++) {
 		struct request other;
@@ -434,6 +435,7 @@ static void test_tap(void **state)
 		skip();
 	}
 	file = reactor_file_add(reactors, pair.tap);
+	await_no_worker_threads();
 	start();
 	sem_init(&ended, 0, 0);
 	request_init(&waiting, REACTOR_READV, file, &ended);
