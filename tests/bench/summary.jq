@@ -26,7 +26,8 @@ def measures($marks): (if (.ops // 0) > 0 then {
 		p50: (if (.p50_ns // 0) > 0 then .p50_ns / 1000 else null end),
 		p99: (if (.p99_ns // 0) > 0 then .p99_ns / 1000 else null end),
 		cpu: (if .cpu_ns then (.cpu_ns + .vcpu_ns) / 1000 / .ops else null end),
-		share: (if .cpu_ns then (.cpu_ns + .vcpu_ns) / 1000 / .wall_us else null end),
+		# of the time that the guest worked
+		share: (if .cpu_ns then (.cpu_ns + .vcpu_ns) / 1000 / .us else null end),
 		calls: (if .calls then .calls / .ops else null end),
 		exits: (if (.exits // 0) > 0 then .exits / .ops else null end),
 		user_exits: (if .user_exits then ([.user_exits - mark($marks), 0] | max) / .ops else null end) }
