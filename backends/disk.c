@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
+#include <time.h>
 #include <unistd.h>
 #include "vm/log.h"
 #include "backends/disk-format.h"
@@ -22,8 +23,10 @@
 #include "backends/disk-overlay.h"
 #include "backends/disk.h"
 
-#define XFS_MAGIC  0x58465342 /* statfs(2); not in linux/magic.h */
-#define PAGE_BYTES 4096u
+#define XFS_MAGIC	  0x58465342 /* statfs(2); not in linux/magic.h */
+#define PAGE_BYTES	  4096u
+#define EXCLUSIVE_STEPS	  50u
+#define EXCLUSIVE_STEP_NS 20000000
 
 static const char *kind_name(mode_t mode)
 {
@@ -88,6 +91,20 @@ static int check_kind(const char *path, mode_t mode)
 	return S_ISDIR(mode) ? -EISDIR : -EINVAL;
 }
 
+/* A VM that was killed may hold its device a moment longer than it lives, as its image
+ * (disk-lock.c). Who else has it, nobody tells: it is waited for, but not long. */
+static int open_exclusive(const char *path, int flags)
+{
+	const struct timespec step = { .tv_nsec = EXCLUSIVE_STEP_NS };
+	int fd = open(path, flags);
+
+	for (u32 i = 0; fd < 0 && errno == EBUSY && i < EXCLUSIVE_STEPS; i++) {
+		nanosleep(&step, NULL);
+		fd = open(path, flags);
+	}
+	return fd;
+}
+
 /* Looks before it opens: opening alone makes a fifo wait and some devices act. */
 static int open_image(struct disk *disk, const struct disk_config *config, struct stat *st)
 {
@@ -103,7 +120,7 @@ static int open_image(struct disk *disk, const struct disk_config *config, struc
 	/* exclusive: not while the host has it mounted; several readers do no harm */
 	if (S_ISBLK(st->st_mode) && !readonly)
 		flags |= O_EXCL;
-	disk->fd = open(config->path, flags);
+	disk->fd = open_exclusive(config->path, flags);
 	if (disk->fd < 0)
 		return log_open_error(config, errno);
 	if (fstat(disk->fd, st) != 0)
