@@ -33,7 +33,7 @@ struct virtio_blk_counts {
 int virtio_blk_create(struct virtio_blk **blk, const struct virtio_blk_options *config);
 struct virtio_device *virtio_blk_device(struct virtio_blk *blk);
 void virtio_blk_destroy(struct virtio_blk *blk);
-/* The disk's sectors have changed: so does the capacity, and the driver is told (2.5). Main
+/* The disk's sectors have changed: so does the capacity, and the driver is told (5.2.6.2). Main
  * thread.
  */
 void virtio_blk_resized(struct virtio_blk *blk);

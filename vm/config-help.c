@@ -286,6 +286,44 @@ static void man_terminal(void)
 		     "by SIGKILL.");
 }
 
+static void man_control(void)
+{
+	static const struct {
+		const char *words, *what;
+	} commands[] = {
+		{ "add disk PATH[,...]", "Add a disk, written as for --disk, and print its ID." },
+		{ "add net TAP[,...]",
+		  "Add a network interface, written as for --net, and print its "
+		  "ID." },
+		{ "remove ID [--force] [--timeout SECONDS]",
+		  "Ask the guest to let go of a device, and wait until it has: 10 seconds, or the "
+		  "time given. With --force the device is then taken away, at once with --timeout "
+		  "0." },
+		{ "resize ID [SIZE] [--shrink]",
+		  "Give a disk and its image another size, as in 20G; without one, the disk gets "
+		  "the size that its file or block device has now. A smaller one needs --shrink." },
+		{ "list [--json]", "Show the devices." },
+		{ "stats", "Print what --stats writes." },
+		{ "power", "Press the power button." },
+		{ "quit", "End the machine, with status 4." },
+		{ "announce ID", "Have the guest make an interface known on its network." },
+	};
+
+	puts(".SH CONTROL");
+	man_line("",
+		 "vmm ctl PATH COMMAND commands a machine that was started with --control PATH. "
+		 "Files and taps are opened by vmm ctl, with the rights of whoever calls it, and "
+		 "handed over. The guest brings a new device up by its ACPI hot-plug driver; there "
+		 "may be 31 at a time, those of the start included.");
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+		puts(".TP");
+		man_line(".B ", commands[i].words);
+		man_line("", commands[i].what);
+	}
+	puts(".PP");
+	man_line("", "The exit status is 0, 1 when the command failed, or 2 for wrong words.");
+}
+
 static void man_status(void)
 {
 	puts(".SH EXIT STATUS");
@@ -309,6 +347,8 @@ int config_print_man(void)
 	     ".B vmm \\-\\-kernel\n.I FILE\n[\\fIOPTION\\fR]...\n"
 	     ".br\n"
 	     ".B vmm check\n"
+	     ".br\n"
+	     ".B vmm ctl\n.I PATH COMMAND\n"
 	     ".SH DESCRIPTION");
 	man_line(
 		"",
@@ -331,6 +371,7 @@ int config_print_man(void)
 	man_function();
 	man_config_file();
 	man_terminal();
+	man_control();
 	puts(".SH SIGNALS");
 	man_line("", "SIGTERM presses the machine's power button, which a Linux guest takes as an "
 		     "order to "
