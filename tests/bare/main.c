@@ -36,6 +36,10 @@ void guest_main(u32 start_info)
 	if (asked(start_info, "verify")) {
 		if (asked(start_info, "packed"))
 			verify_features |= 1ull << VIRTIO_F_RING_PACKED;
+		if (asked(start_info, "in-order"))
+			verify_features |= 1ull << VIRTIO_F_IN_ORDER;
+		if (asked(start_info, "notify-data"))
+			verify_features |= 1ull << VIRTIO_F_NOTIFICATION_DATA;
 		enter_user(verify);
 	}
 	if (asked(start_info, "rounds="))

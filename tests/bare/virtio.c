@@ -255,21 +255,34 @@ bool take_used(struct queue *q, u32 *number, u32 *length)
 }
 
 /* A write through the PCI_CFG window (virtio 1.3, 4.1.4.9). */
-static void window_write16(struct function *f, u8 bar, u32 offset, u16 value)
+static void window_write(struct function *f, u8 bar, u32 offset, u32 value, u32 size)
 {
 	u32 at = f->window.at;
 
 	config_write(f->slot, at + 4, 1, bar);
 	config_write(f->slot, at + 8, 4, offset);
-	config_write(f->slot, at + 12, 4, 2);
-	config_write(f->slot, at + 16, 2, value);
+	config_write(f->slot, at + 12, 4, size);
+	config_write(f->slot, at + 16, size, value);
+}
+
+/* 2.9: the queue, and where the next descriptor or available entry will be. */
+static u32 notification(const struct queue *q)
+{
+	u32 next = q->packed ? q->fill | (u32)q->fill_wrap << 15 : q->avail->idx;
+
+	return q->index | next << 16;
 }
 
 void ring(struct driver *d, u32 queue, enum doorbell how)
 {
+	u32 offset = 0, value = queue, size = 2;
 	struct function *f = d->f;
-	u32 offset = 0;
+	u64 at;
 
+	if (!d->legacy && d->features >> VIRTIO_F_NOTIFICATION_DATA & 1) {
+		value = notification(&d->queue[queue]);
+		size = 4;
+	}
 	if (how != DOORBELL_LEGACY) {
 		write16(common(d) + VIRTIO_PCI_COMMON_Q_SELECT, (u16)queue);
 		offset = read16(common(d) + VIRTIO_PCI_COMMON_Q_NOFF);
@@ -284,13 +297,16 @@ void ring(struct driver *d, u32 queue, enum doorbell how)
 		      (u16)queue);
 		break;
 	case DOORBELL_MEM:
-		write16(f->bar[f->notify_mem.bar] + f->notify_mem.offset +
-				offset * f->notify_mem.extra,
-			(u16)queue);
+		at = f->bar[f->notify_mem.bar] + f->notify_mem.offset +
+		     offset * f->notify_mem.extra;
+		if (size == 4)
+			write32(at, value);
+		else
+			write16(at, (u16)value);
 		break;
 	case DOORBELL_WINDOW:
-		window_write16(f, f->notify_mem.bar,
-			       f->notify_mem.offset + offset * f->notify_mem.extra, (u16)queue);
+		window_write(f, f->notify_mem.bar,
+			     f->notify_mem.offset + offset * f->notify_mem.extra, value, size);
 		break;
 	}
 }
