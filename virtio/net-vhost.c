@@ -4,8 +4,9 @@
  * as they are, its used buffers ring the vectors' own eventfds: no frame comes by here. Only where
  * a driver uses the line, each interrupt does, for its ISR bit.
  *
- * Ours stays the control queue. The tap does what it commands; the receive filters, which nobody in
- * that path applies, are not offered.
+ * Ours stays the control queue. The tap does what it commands, but for the receive filters, which
+ * are not offered: vhost-net has none, and the tap's own (TUNSETTXFILTER) would stay with the tap
+ * when the VM is killed, and keep frames from whoever uses it next.
  *
  * Threads: rings are placed and taken back on their reactor; a driver that moves an interrupt,
  * turns bus mastering off or breaks something does that on the thread where it is noticed, so that
