@@ -461,21 +461,29 @@ static bool ask_pollers(struct reactor *reactor, bool rest)
 	return found;
 }
 
-/* Looks for work until the window ends. True: there is some, the next sweep finds it. */
-static bool spin(struct reactor *reactor)
+/* A few looks, without one at the clock: most of what comes soon comes by then. */
+static bool spin_briefly(struct reactor *reactor)
 {
 	const struct reactor_engine *engine = reactor->reactors->engine;
-	u64 end = now_ns() + reactor->window_ns;
 
-	do {
-		for (u32 i = 0; i < POLLS_PER_LOOK; i++) {
-			if (engine->completed(reactor) || ask_pollers(reactor, false)) {
-				reactor_count(&reactor->counts.polls_hit, 1);
-				return true;
-			}
-			__builtin_ia32_pause();
+	for (u32 i = 0; i < POLLS_PER_LOOK; i++) {
+		if (engine->completed(reactor) || ask_pollers(reactor, false)) {
+			reactor_count(&reactor->counts.polls_hit, 1);
+			return true;
 		}
-	} while (now_ns() < end);
+		__builtin_ia32_pause();
+	}
+	return false;
+}
+
+/* Looks for work until the window, which began at start, ends. True: there is some, the next sweep
+ * finds it. */
+static bool spin(struct reactor *reactor, u64 start)
+{
+	do
+		if (spin_briefly(reactor))
+			return true;
+	while (now_ns() - start < reactor->window_ns);
 	reactor_count(&reactor->counts.polls_missed, 1);
 	return ask_pollers(reactor, true);
 }
@@ -522,8 +530,10 @@ static void idle(struct reactor *reactor)
 	if (reactor->window_ns) {
 		if (engine->unsubmitted(reactor))
 			engine->enter(reactor, false);
+		if (spin_briefly(reactor))
+			return;
 		start = now_ns();
-		if (spin(reactor))
+		if (spin(reactor, start))
 			return;
 	} else {
 		start = now_ns();
