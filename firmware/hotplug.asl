@@ -65,10 +65,17 @@ DefinitionBlock ("", "SSDT", 2, "VMM   ", "VMMSLOTS", 1)
 			EVERY_SLOT (TELL)
 		}
 
-		/* 5.6.6: 1 is a device check, 3 an eject request. */
+		/* 5.6.6: 0 is a bus check, 1 a device check, 3 an eject request. Bit 0, the bridge's own, says
+		   that a function has gone: Linux looks for what is missing on a bus check of the bridge
+		   alone. */
 		Method (PCNT, 0, Serialized)
 		{
-			STEL (SADD, 1)
+			Local0 = SADD
+			If (Local0 & 1)
+			{
+				Notify (\_SB.PCI0, 0)
+			}
+			STEL (Local0, 1)
 			STEL (SREM, 3)
 		}
 	}

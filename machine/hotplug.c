@@ -238,8 +238,7 @@ static void overdue(struct hotplug *h, struct machine_device *d, u64 now)
 		vanish(h, d);
 		pthread_mutex_unlock(&h->lock);
 		d->removal.deadline = now + LAST_NS;
-		/* whoever had it shall see that it has gone */
-		pci_hotplug_check(h->registers, virtio_pci_slot(d->function));
+		pci_hotplug_lost(h->registers);
 	} else {
 		snprintf(error, sizeof(error),
 			 "%s: the guest has not let go of it in time; --force takes it away all "

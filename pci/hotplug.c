@@ -2,7 +2,7 @@
  * The registers behind the slots' ACPI methods (firmware/hotplug.asl), four u32 at
  * LAYOUT_PORT_HOTPLUG, a bit a slot:
  *
- *   0  read: slots with a new function; reading takes them
+ *   0  read: slots with a new function; bit 0: one has gone unasked; reading takes them
  *   4  read: slots whose function the guest is asked to let go; reading takes them
  *   8  read: occupied slots; write: ejects
  *
@@ -41,11 +41,6 @@ static u32 occupied(struct pci_host *host)
 			slots |= BIT(slot);
 	pthread_rwlock_unlock(&host->lock);
 	return slots;
-}
-
-static bool slot_occupied(struct pci_hotplug *hotplug, u8 slot)
-{
-	return occupied(hotplug->config.host) >> slot & 1;
 }
 
 /* The field is DWordAcc; nobody reads otherwise but a guest that plays. */
@@ -160,9 +155,14 @@ void pci_hotplug_check(struct pci_hotplug *hotplug, u8 slot)
 {
 	/* what was asked of the occupant before is not for the next, and what is left of it goes */
 	atomic_fetch_and(&hotplug->leaving, ~BIT(slot));
-	if (slot_occupied(hotplug, slot))
-		ghost_banish(hotplug, slot);
+	ghost_banish(hotplug, slot);
 	atomic_fetch_or(&hotplug->added, BIT(slot));
+	acpi_pm_event(hotplug->config.pm, LAYOUT_GED_HOTPLUG);
+}
+
+void pci_hotplug_lost(struct pci_hotplug *hotplug)
+{
+	atomic_fetch_or(&hotplug->added, BIT(0));
 	acpi_pm_event(hotplug->config.pm, LAYOUT_GED_HOTPLUG);
 }
 

@@ -27,9 +27,10 @@ void pci_hotplug_destroy(struct pci_hotplug *hotplug);
 /* To power-on state: nothing to tell. vCPUs paused. Main thread. */
 void pci_hotplug_reset(struct pci_hotplug *hotplug);
 
-/* Tells the guest to look at the slot: there is a new function, or the old one has gone. Any
- * thread. */
+/* Tells the guest of the slot's new function. Main thread. */
 void pci_hotplug_check(struct pci_hotplug *hotplug, u8 slot);
+/* Tells the guest that a function has gone that it did not eject: it looks which. Any thread. */
+void pci_hotplug_lost(struct pci_hotplug *hotplug);
 /* The function is about to be taken away by force: where its BARs are decoded now, reads will find
  * zeroes until something else stands there, or the slot is used again. A driver that resets its
  * device waits until the status reads 0 (virtio 1.3, 2.4.2), and some for ever. Before it is

@@ -1,6 +1,6 @@
 /*
- * Bare guest: hot-plug slots, driven by their registers as the ACPI methods would. Says what comes and
- * drives it, lets go of what it is asked for, and reads each disk's capacity as it changes.
+ * Bare guest: hot-plug slots, driven by their registers as the ACPI methods would. Says what comes
+ * and drives it, lets go of what it is asked for, and reads each disk's capacity as it changes.
  */
 #include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
@@ -40,7 +40,20 @@ static void come(u32 slot)
 		    (u64)block(&disk->d, VIRTIO_BLK_T_IN, 0, data, 512, DOORBELL_MEM));
 		return;
 	}
-	say("slot %u changed, id %u\n", (u64)slot, (u64)config_read(slot, 0, 4));
+	say("slot %u has no disk, id %u\n", (u64)slot, (u64)config_read(slot, 0, 4));
+}
+
+/* A function has gone that was not ejected. */
+static void find_lost(void)
+{
+	for (u32 slot = 1; slot < 32; slot++) {
+		if (!disks[slot].driven || config_read(slot, 0, 4) != ~0u)
+			continue;
+		/* its driver resets it all the same, and is not kept */
+		reset(&disks[slot].d);
+		disks[slot].driven = false;
+		say("slot %u is lost\n", (u64)slot);
+	}
 }
 
 static void go(u32 slot)
@@ -76,6 +89,8 @@ void slots(void)
 	for (;;) {
 		u32 added = in32(SLOTS_ADDED), leaving = in32(SLOTS_LEAVING);
 
+		if (added & 1)
+			find_lost();
 		for (u32 slot = 1; slot < 32; slot++) {
 			if (added >> slot & 1)
 				come(slot);

@@ -31,10 +31,17 @@ static u32 slot_of(const char *id)
 	return virtio_pci_slot(hotplug_find(m.hotplug, id)->function);
 }
 
+/* The function's I/O BAR, decoded. */
+static u32 decode(u32 slot)
+{
+	config_set(slot, PCI_COMMAND, PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+	return config_at(slot, PCI_BASE_ADDRESS_0) & ~3u;
+}
+
 static void comes_and_goes(void **state)
 {
 	const char *path = image("disk", MIB(1)), *id = NULL;
-	u32 slot;
+	u32 slot, port;
 
 	(void)state;
 	assert_int_equal(add_disk(path, &id), 0);
@@ -50,8 +57,10 @@ static void comes_and_goes(void **state)
 	assert_int_equal(slots_read(LEAVING), 0);
 	hotplug_run(m.hotplug, clock_now_ns());
 	assert_false(told);
+	port = decode(slot);
 	eject(BIT(slot));
 	/* at once */
+	assert_int_equal(bus_read(m.bus, BUS_PIO, port, 4), 0xffffffff);
 	assert_int_equal(config_at(slot, PCI_VENDOR_ID), 0xffffffff);
 	assert_int_equal(slots_read(OCCUPIED), 0);
 	run_until(&told);
@@ -81,6 +90,7 @@ static void goes_unasked(void **state)
 static void is_not_let_go(void **state)
 {
 	const char *path = image("disk", MIB(1)), *id = NULL;
+	u32 port;
 
 	(void)state;
 	assert_int_equal(add_disk(path, &id), 0);
@@ -96,14 +106,17 @@ static void is_not_let_go(void **state)
 	told = false;
 	/* whoever went is not told */
 	hotplug_forget(m.hotplug, &told);
+	port = decode(slot_of(id));
+	assert_int_not_equal(bus_read(m.bus, BUS_PIO, port, 4), 0);
 	ask(id, 0, true);
 	slots_read(ADDED);
 	run_until(&told);
+	/* a driver waits for a status of 0, and gets it */
+	assert_int_equal(bus_read(m.bus, BUS_PIO, port, 4), 0);
 	assert_string_equal(said, "");
 	assert_int_equal(m.device_count, 0);
 	/* the guest shall see that it has gone */
-	assert_int_not_equal(slots_read(ADDED), 0);
-	assert_int_equal(slots_read(LEAVING), 0);
+	assert_int_equal(slots_read(ADDED), BIT(0));
 	assert_int_equal(add_disk(path, &id), 0);
 }
 
@@ -135,9 +148,7 @@ static void leaves_nothing(void **state)
 
 		assert_int_equal(add_disk(path, &id), 0);
 		slot = slot_of(id);
-		config_set(slot, PCI_COMMAND,
-			   PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
-		bus_read(m.bus, BUS_PIO, config_at(slot, PCI_BASE_ADDRESS_0) & ~3u, 4);
+		bus_read(m.bus, BUS_PIO, decode(slot), 4);
 		ask(id, 0, n % 2);
 		if (n % 2 == 0)
 			eject(BIT(slot));
