@@ -29,7 +29,8 @@
 #define RETRY_NS    (10 * 1000000ull)	 /* the same, while there is too much dirty memory */
 #define SLOW_NS	    (2 * 1000000ull)	 /* so long a batch must have waited */
 #define WATCH_NS    (10 * 1000000000ull) /* how long a first slow batch is remembered */
-#define HANDED_NS   (1 * 1000000000ull)	 /* how long nothing is done here after a second one */
+#define HANDED_NS   (1 * 1000000000ull)	 /* how long nothing is done here after a second one, */
+#define HANDED_MOST (64 * 1000000000ull) /* twice as long each time, up to this */
 
 /* How a file's buffered writes are done; found out by the first one. */
 enum way {
@@ -219,18 +220,24 @@ static void trust_renew(struct reactor *reactor, u64 now)
 		return;
 	reactor->here_trust--;
 	reactor->here_again = now + WATCH_NS;
+	if (reactor->here_trust == REACTOR_TRUST_FULL)
+		reactor->here_pause = 0;
 }
 
 /* A batch has taken long. Once may be for want of a CPU, so from then on it is looked whether the
  * thread slept in one. */
 static void trust_less(struct reactor *reactor, u64 now, bool slept)
 {
-	if (reactor->here_trust == REACTOR_TRUST_WATCHED && !slept)
-		return;
-	if (reactor->here_trust != REACTOR_TRUST_NONE)
-		reactor->here_trust++;
-	reactor->here_again =
-		now + (reactor->here_trust == REACTOR_TRUST_NONE ? HANDED_NS : WATCH_NS);
+	if (reactor->here_trust == REACTOR_TRUST_FULL) {
+		reactor->here_trust = REACTOR_TRUST_WATCHED;
+		reactor->here_again = now + WATCH_NS;
+	} else if (slept) {
+		u64 pause = reactor->here_pause ? reactor->here_pause * 2 : HANDED_NS;
+
+		reactor->here_trust = REACTOR_TRUST_NONE;
+		reactor->here_pause = pause < HANDED_MOST ? pause : HANDED_MOST;
+		reactor->here_again = now + reactor->here_pause;
+	}
 }
 
 /* ---- doing it ---- */

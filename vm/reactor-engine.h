@@ -55,6 +55,7 @@ struct reactor {
 	bool here_due;		     /* some need not wait for a completion first */
 	u8 here_trust;		     /* enum reactor_trust */
 	u64 here_again;		     /* ns: when to trust more */
+	u64 here_pause;		     /* ns: how long there was no trust the last time */
 	s64 here_left;		     /* bytes, until */
 	u64 here_until;		     /* ns: looking at how much memory is dirty */
 	struct reactor_poller *pollers;
