@@ -131,6 +131,11 @@ bench: deps-build deps-check deps-bench
 	@$(MAKE) --no-print-directory build/vmm bench-programs
 	@tests/bench/run
 
+# What each layout of a virtio function costs a request (tests/bench/layouts, docs/layouts.md).
+bench-layout: deps-build deps-check
+	@$(MAKE) --no-print-directory build/vmm
+	@tests/bench/layouts
+
 deps-%:
 	@tests/bed/deps build $(filter-out build,$*)
 
@@ -179,7 +184,7 @@ clean:
 	rm -rf build/obj build/asan build/tsan build/vmm build/vmm.1 build/dsdt.* build/hotplug.* build/version.h build/generated
 
 FORCE:
-.PHONY: all check check-fast demo bench bench-programs units install clean FORCE
+.PHONY: all check check-fast demo bench bench-layout bench-programs units install clean FORCE
 .SECONDARY:
 
 -include $(OBJECTS:.o=.d) $(ASAN_OBJECTS:.o=.d) $(TSAN_OBJECTS:.o=.d) $(wildcard build/?san/tests/unit/*.d)

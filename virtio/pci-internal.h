@@ -31,7 +31,8 @@ struct virtio_pci_layout {
 	u32 window_count;
 	u8 msix_bar;
 	u32 msix_table, msix_pba;
-	u16 vectors; /* MSI-X; 0: no such capability */
+	u16 vectors;	    /* MSI-X; 0: no such capability */
+	u32 doorbell_bytes; /* of the memory doorbells; 0: any length */
 };
 
 struct virtio_pci {

@@ -165,6 +165,7 @@ void virtio_pci_choose_layout(struct virtio_pci_layout *layout, const struct vir
 
 	choose_identity(layout, device, wishes);
 	layout->vectors = wishes->vectors;
+	layout->doorbell_bytes = wishes->notify_exact ? 2 : 0;
 	/* 4.1.4.4.1: NOTIFICATION_DATA is four bytes, and behind the port's two are registers. In
 	 * memory the value is not looked at, since it says more than the queue. */
 	port = offers(layout, wishes->notify, CONFIG_PLACE_PIO) &&
@@ -176,7 +177,7 @@ void virtio_pci_choose_layout(struct virtio_pci_layout *layout, const struct vir
 		add_memory_window(layout, VIRTIO_PCI_CAP_ISR_CFG, 1, 0);
 	if (layout->modern && device->config_size)
 		add_memory_window(layout, VIRTIO_PCI_CAP_DEVICE_CFG, device->config_size, 0);
-	if (offers(layout, wishes->notify, CONFIG_PLACE_MMIO))
+	if (offers(layout, wishes->notify, CONFIG_PLACE_MMIO) || (layout->modern && !port))
 		add_memory_window(layout, VIRTIO_PCI_CAP_NOTIFY_CFG, queues * NOTIFY_STEP,
 				  NOTIFY_STEP);
 	add_msix(layout);

@@ -277,7 +277,7 @@ static int add_doorbells(struct virtio_pci *pci)
 			struct pci_doorbell doorbell = {
 				.bar = window->bar,
 				.offset = window->offset + window->multiplier * q,
-				.length = window->multiplier ? 0 : 2,
+				.length = window->multiplier ? pci->layout.doorbell_bytes : 2,
 				.match = !window->multiplier,
 				.value = q,
 				.fd = pci->device->queues[q].doorbell_fd,

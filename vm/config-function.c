@@ -49,7 +49,9 @@ static int set_notify(struct config_parser *parser, void *target, const char *va
 {
 	struct config_function *function = target;
 
-	return set_place(parser, "notify", value, &function->notify);
+	function->notify_exact = !strcmp(value, "mmio-exact");
+	return set_place(parser, "notify", function->notify_exact ? "mmio" : value,
+			 &function->notify);
 }
 
 static int set_vectors(struct config_parser *parser, void *target, const char *value)
@@ -189,10 +191,11 @@ const struct config_suboption config_function_suboptions[] = {
 	{ "isr", "pio|mmio", .shared = true, .set = set_isr,
 	  .man = "Where modern drivers find the ISR register: in I/O space or in memory. By "
 		 "default in both, I/O first; with layout=modern in memory." },
-	{ "notify", "pio|mmio", .shared = true, .set = set_notify,
+	{ "notify", "pio|mmio|mmio-exact", .shared = true, .set = set_notify,
 	  .man = "Where modern drivers find the doorbells: one I/O port for all queues, or an "
 		 "address in memory for each. By default in both, I/O first unless there are "
-		 "many queues; with layout=modern in memory." },
+		 "many queues; with layout=modern in memory. mmio-exact has KVM match the write's "
+		 "length too, which on Intel is slower." },
 	{ "vectors", "N", .shared = true, .set = set_vectors,
 	  .man = "MSI-X vectors, 0 to 512; 0 leaves the interrupt line alone. The default is one "
 		 "for each queue and one for the configuration." },

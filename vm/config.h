@@ -30,6 +30,7 @@ enum config_place { CONFIG_PLACE_ANY, CONFIG_PLACE_PIO, CONFIG_PLACE_MMIO };
 struct config_function {
 	enum config_layout layout;
 	enum config_place isr, notify;
+	bool notify_exact; /* doorbells in memory match two bytes, not any length */
 	bool vectors_given;
 	u16 vectors;	  /* MSI-X, if vectors_given; 0: none */
 	u16 queue_size;	  /* 0: the largest */

@@ -276,6 +276,11 @@ void print(void) __attribute__((noreturn));
 /* Writes the first block disk over and over; tells when the status changes. */
 void write_on(void) __attribute__((noreturn));
 
+/* ---- layouts.c ---- */
+
+/* Drives ten disks, whatever their layouts, by all that they offer; ends the machine. */
+void test_layouts(void) __attribute__((noreturn));
+
 /* ---- strict.c ---- */
 
 /* Breaks every rule of the strict checker once, where there is a device for it; ends the

@@ -59,6 +59,8 @@ void guest_main(u32 start_info)
 		print();
 	if (asked(start_info, "write-on"))
 		write_on();
+	if (asked(start_info, "layouts"))
+		test_layouts();
 	if (asked(start_info, "strict"))
 		break_rules(asked(start_info, "strict=fail"));
 	if (asked(start_info, "hostile"))

@@ -4,7 +4,7 @@
 
 ways='layout=modern layout=legacy layout=modern,isr=pio,notify=pio layout=modern,vectors=0 vectors=0,isr=mmio
 	vectors=1,isr=pio vectors=2,notify=mmio queue-size=64,notify=pio layout=modern,queue-size=16,vectors=0,isr=pio
-	layout=legacy,vectors=0'
+	layout=legacy,vectors=0 packed,notify=mmio'
 disks=
 for way in $ways; do
 	n=$((${n:-0} + 1))
@@ -41,6 +41,8 @@ what vdh 1 PCI-MSI 0x1001
 what vdi 1 PCI-MSI 0x1001
 what vdj 1 IO-APIC 0x1042
 what vdk 0 IO-APIC 0x1001
+what vdl 1 PCI-MSI 0x1001
+same 'vdl: packed' "$(cut -c 35 /sys/block/vdl/device/features)" 1
 same 'queue size as offered' "$(cat /sys/block/vdi/queue/nr_requests)" 64
 for i in 0 1 2 3; do
 	eth 192.168.7$i.2/24 eth$i

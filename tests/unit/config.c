@@ -283,6 +283,10 @@ static void test_functions(void **state)
 	       "t,vectors=2");
 	refuse("--strict on|off, warn, fail or list", "--kernel", "k", "--strict", "on");
 
+	accept("--kernel", "k", "--net", "t,notify=mmio-exact");
+	assert_true(config.nets[0].function.notify == CONFIG_PLACE_MMIO);
+	assert_true(config.nets[0].function.notify_exact);
+	config_free(&config);
 	refuse("layout=new|no such layout|transitional", "--disk", "a,layout=new");
 	refuse("isr=memory|pio or mmio", "--net", "t,isr=memory");
 	refuse("notify=x|pio or mmio", "--rng", "on,notify=x");
