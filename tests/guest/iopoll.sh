@@ -20,12 +20,12 @@ boot() { # NAME DEVICE
 	stats=$work/stats-$1.json
 	: >"$stats"
 	chmod 666 "$stats"
-	boot_guest name="$1" root=no limit=120 -- --disk "$2,direct=on,iopoll=on,queues=1" --stats "$stats" <<-'X'
-		t 'fio' timeout 80 fio --name=x --filename=/dev/vda --ioengine=libaio --size=8M --rw=randwrite --bs=4k --direct=1 \
+	boot_guest name="$1" limit=120 -- --disk "$2,direct=on,iopoll=on,queues=1" --stats "$stats" <<-'X'
+		t 'fio' timeout 80 fio --name=x --filename=/dev/vdb --ioengine=libaio --size=8M --rw=randwrite --bs=4k --direct=1 \
 			--iodepth=16 --verify=crc32c --verify_fatal=1 --do_verify=1
-		dd if=/dev/urandom of=/dev/vda bs=64k count=16 seek=200 oflag=direct 2>/dev/null
-		t 'flush' sync /dev/vda
-		echo "sum $(dd if=/dev/vda bs=64k count=16 skip=200 iflag=direct 2>/dev/null | sha256sum | cut -c 1-64)"
+		dd if=/dev/urandom of=/dev/vdb bs=64k count=16 seek=200 oflag=direct 2>/dev/null
+		t 'flush' sync /dev/vdb
+		echo "sum $(dd if=/dev/vdb bs=64k count=16 skip=200 iflag=direct 2>/dev/null | sha256sum | cut -c 1-64)"
 	X
 	cp "$stats" "$dir"
 	guest_results "$1"
