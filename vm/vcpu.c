@@ -66,6 +66,7 @@ struct vcpus {
 	struct vcpu *vcpu;
 	u32 created;		       /* vCPUs with a descriptor */
 	struct registers *power_on[2]; /* of vCPU 0, of the others */
+	u64 tsc_khz;		       /* 0: unknown */
 	pthread_mutex_t lock;
 	pthread_cond_t parked, resumed;
 	_Atomic enum wanted wanted;
@@ -129,16 +130,15 @@ static void set_up_mce(const struct kvm *kvm, int fd)
 static int set_cpuid(struct vcpu *vcpu, struct kvm_cpuid2 *table)
 {
 	const struct vcpus_config *config = &vcpu->vcpus->config;
-	int khz = ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0), err;
 	struct cpuid_vcpu numbers = {
 		.apic_id = vcpu->index,
 		.cores = config->cores,
 		.threads = config->threads,
-		.tsc_khz = khz > 0 ? (u64)khz : 0,
+		.tsc_khz = vcpu->vcpus->tsc_khz,
 		.tsc_deadline = config->kvm->tsc_deadline,
 	};
+	int err = cpuid_build(table, config->kvm->cpuid, &numbers);
 
-	err = cpuid_build(table, config->kvm->cpuid, &numbers);
 	if (err)
 		return err;
 	return ioctl(vcpu->fd, KVM_SET_CPUID2, table) ? -errno : 0;
@@ -167,6 +167,11 @@ static int create_vcpu(struct vcpus *vcpus, u32 index, struct kvm_cpuid2 *table)
 		goto fail;
 	}
 	set_up_mce(kvm, vcpu->fd);
+	if (!index) { /* all run at one rate */
+		int khz = ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0);
+
+		vcpus->tsc_khz = khz > 0 ? (u64)khz : 0;
+	}
 	what = "CPUID";
 	err = set_cpuid(vcpu, table);
 	if (err)
