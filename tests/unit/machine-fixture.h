@@ -151,13 +151,19 @@ static inline u32 open_files(void)
 /* The main thread's loop, until *done or for ten seconds. */
 static inline void run_until(const bool *done)
 {
-	for (u32 n = 0; n < 10000 && !*done; n++) {
+	for (u32 n = 0; n < 10 && !*done; n++) {
+		u64 deadline = ~0ull, now = clock_now_ns();
 		struct pollfd fd;
-		u64 deadline = ~0ull;
+		int wait = 1000;
 
 		hotplug_prepare(m.hotplug, &fd, &deadline);
-		poll(&fd, 1, 1);
-		hotplug_run(m.hotplug, clock_now_ns());
+		if (deadline <= now)
+			wait = 0;
+		else if (deadline - now < 1000000000)
+			wait = (int)((deadline - now) / 1000000) + 1;
+		/* nobody but the descriptor and the deadline says when to look */
+		if (poll(&fd, 1, wait) || wait < 1000)
+			hotplug_run(m.hotplug, clock_now_ns());
 	}
 }
 
