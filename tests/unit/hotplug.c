@@ -389,5 +389,8 @@ int main(void)
 		TEST(sizes),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	int failed = cmocka_run_group_tests_name("io_uring", tests, NULL, NULL);
+
+	without_io_uring = true;
+	return failed + cmocka_run_group_tests_name("epoll", tests, NULL, NULL);
 }

@@ -27,13 +27,16 @@
 static struct machine m;
 static struct config config;
 static char folder[64];
+static bool without_io_uring;
 
 static inline int machine_up(void **state)
 {
 	struct pci_host_config host = { .window64_start = GIB(8),
 					.window64_size = LAYOUT_PCI64_SIZE,
 					.any_length_doorbells = true };
-	const struct reactors_config r = { .count = 2, .max_files = 1024 };
+	const struct reactors_config r = { .count = 2,
+					   .max_files = 1024,
+					   .force_epoll = without_io_uring };
 
 	(void)state;
 	memset(&m, 0, sizeof(m));
