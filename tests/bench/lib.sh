@@ -11,7 +11,7 @@ noise=25		# percent of a CPU that others may use
 aux=()			# watch's words: processes that belong to the measurement
 
 export kernel=$out/guest.elf flat=$out/guest.flat scratch=$out
-settle=150
+settle=200
 
 # The lines to compare, of those given: what this machine has.
 present() {

@@ -9,21 +9,20 @@ def row: if $form == "markdown" then "| " + join(" | ") + " |" else join("\t") e
 def head: row, (if $form == "markdown" then "|" + (map("---|") | join("")) else empty end);
 def title: if $form == "markdown" then "", "**" + . + "**", "" else "", "## " + . end;
 
-def targets($list; $title): if ($list | length) == 0 then empty else
-	($title | title),
+def targets($list; $heading): if ($list | length) == 0 then empty else
+	($heading | title),
 	(["what", "case", "to reach", "reached", ""] | head),
 	($list[] | [.text, .case, "\(.how) \(.bound | short)", (.got | spread), (if .met then "yes" else "**no**" end)] | row) end;
 
-def measured($part; $title; $columns): [.summary[] | select(.part == $part)] as $all
+def measured($part; $heading; $columns): [.summary[] | select(.part == $part)] as $all
 	| if ($all | length) == 0 then empty else
-	($title | title),
+	($heading | title),
 	(["case", ""] + [$columns[] | .name] | head),
 	($all[] | . as $s | [.case, .vmm] + [$columns[] | $s[.key] | spread] | row) end;
 
 (.machine | "Machine: \(.host); \(.kernel); \(.qemu); kvmtool \(if (.kvmtool // "") == "" then "not there" else .kvmtool end); vmm \(.vmm); \(.date).",
 	"Rounds: \(.rounds)\(if .noisy != "" then "; runs that other processes disturbed are counted" else "" end). Median [90 % interval]."),
 (if .disturbed > 0 then "Runs disturbed by others: \(.disturbed)\(if .machine.noisy == "" then ", left out" else "" end)." else empty end),
-(["", "Numbers to reach"] | empty),
 targets([.targets[] | select(.met != null)]; "Numbers to reach"),
 measured("blk"; "Block requests of 4 KiB, bare guest in ring 3";
 	[{name: "a second", key: "rate"}, {name: "p50 us", key: "p50"}, {name: "p99 us", key: "p99"}, {name: "CPU us each", key: "cpu"}]),

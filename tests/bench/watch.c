@@ -440,6 +440,8 @@ int main(int argc, char **argv)
 			usage();
 		}
 	}
+	/* whoever started this and is gone wants no result */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (!argv[optind] || pipe2(out, O_CLOEXEC) || pipe2(in, O_CLOEXEC))
 		usage();
 	born_ns = now_ns();
