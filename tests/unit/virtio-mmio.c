@@ -6,14 +6,15 @@
 #include "virtio/strict.h"
 #include "vm/layout.h"
 
-#define RAM	    MIB(4)
-#define RING	    0x10000ull
-#define BUFFER	    0x100000ull
-#define BASE	    LAYOUT_MMIO_START
-#define GSI	    17
-#define QUEUE_RESET 0x0c0
-#define CONFIG_SIZE 20
-#define ALL_STATUS  15
+#define RAM	     MIB(4)
+#define RING	     0x10000ull
+#define BUFFER	     0x100000ull
+#define BASE	     LAYOUT_MMIO_START
+#define GSI	     17
+#define QUEUE_RESET  0x0c0
+#define CONFIG_SIZE  20
+#define ALL_STATUS   15
+#define SIZE_OF_PAGE 4096
 
 static struct fixture {
 	struct driver_machine machine;
@@ -305,10 +306,42 @@ static void ring_reset(void **state)
 	driver_wait_used(&fixture.ring, NULL, NULL);
 }
 
+static int up_strict(void **state)
+{
+	int err = up(state);
+
+	return err ? err : strict_attach(&fixture.device, CONFIG_STRICT_WARN);
+}
+
+/* Nonsense at every register, checked and not; then the device works as ever. */
+static void random_accesses(void **state)
+{
+	static const u32 likely[] = { VIRTIO_MMIO_STATUS,	   VIRTIO_MMIO_QUEUE_SEL,
+				      VIRTIO_MMIO_QUEUE_READY,	   VIRTIO_MMIO_QUEUE_NUM,
+				      VIRTIO_MMIO_DRIVER_FEATURES, VIRTIO_MMIO_QUEUE_NOTIFY,
+				      VIRTIO_MMIO_QUEUE_DESC_LOW,  VIRTIO_MMIO_QUEUE_USED_LOW };
+	unsigned int seed = 1;
+
+	(void)state;
+	for (u32 i = 0; i < 30000; i++) {
+		u64 at = rand_r(&seed) % 2 ? likely[(u32)rand_r(&seed) % ARRAY_SIZE(likely)]
+					   : (u32)rand_r(&seed) % (SIZE_OF_PAGE - 8);
+		u32 size = 1u << rand_r(&seed) % 4;
+		u64 value = (u64)rand_r(&seed) >> rand_r(&seed) % 32;
+
+		if (rand_r(&seed) % 3)
+			bus_write(fixture.pci.bus, BUS_MMIO, BASE + at, size, value);
+		else
+			bus_read(fixture.pci.bus, BUS_MMIO, BASE + at, size);
+	}
+	driver(0);
+	offer();
+	driver_wait_used(&fixture.ring, NULL, NULL);
+}
+
 static void strictly(void **state)
 {
 	(void)state;
-	assert_int_equal(strict_attach(&fixture.device, CONFIG_STRICT_WARN), 0);
 	driver(0);
 	offer();
 	driver_wait_used(&fixture.ring, NULL, NULL);
@@ -334,7 +367,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(configuration_changes, up, down),
 		cmocka_unit_test_setup_teardown(reset_with_buffers_out, up, down),
 		cmocka_unit_test_setup_teardown(ring_reset, up, down),
-		cmocka_unit_test_setup_teardown(strictly, up, down),
+		cmocka_unit_test_setup_teardown(random_accesses, up, down),
+		cmocka_unit_test_setup_teardown(random_accesses, up_strict, down),
+		cmocka_unit_test_setup_teardown(strictly, up_strict, down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
