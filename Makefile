@@ -113,11 +113,11 @@ build/tsan/tests/unit/%: build/tsan/tests/unit/%.o build/tsan/libvmm.a
 
 # Every test; check-fast leaves out the guests. Each installs what it needs first and says why.
 check: deps-check
-	@$(MAKE) --no-print-directory build/vmm build/bare.elf units
+	@$(MAKE) --no-print-directory build/vmm build/bare.elf build/bench/guest.elf build/bench/watch units
 	@tests/check
 
 check-fast: deps-check
-	@$(MAKE) --no-print-directory build/vmm build/bare.elf units
+	@$(MAKE) --no-print-directory build/vmm build/bare.elf build/bench/guest.elf build/bench/watch units
 	@tests/check fast
 
 # A Debian kernel with disk and network, down to its shell.
