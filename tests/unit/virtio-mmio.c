@@ -74,7 +74,7 @@ static void put(u32 offset, u32 value)
 	bus_write(fixture.pci.bus, BUS_MMIO, BASE + offset, 4, value);
 }
 
-static int up(void **state)
+static int up_with(enum config_strict mode)
 {
 	struct fixture *f = &fixture;
 	struct virtio_device_config config = { .ops = &device_ops,
@@ -89,12 +89,12 @@ static int up(void **state)
 		.device = &f->device, .address = BASE, .gsi = GSI, .first = true
 	};
 
-	(void)state;
 	memset(f, 0, sizeof(*f));
 	driver_machine_up(&f->machine, RAM, 1, false);
 	pci_machine_up(&f->pci);
 	config.reactors = mmio.reactors = f->machine.reactors;
 	assert_int_equal(virtio_device_init(&f->device, &config), 0);
+	assert_int_equal(strict_attach(&f->device, mode), 0);
 	for (u32 i = 0; i < CONFIG_SIZE; i++)
 		f->device.config[i] = (u8)(0xa0 + i);
 	f->release.run = release_run;
@@ -103,6 +103,18 @@ static int up(void **state)
 	assert_int_equal(virtio_mmio_create(&f->mmio, &mmio), 0);
 	driver_machine_go(&f->machine);
 	return 0;
+}
+
+static int up(void **state)
+{
+	(void)state;
+	return up_with(CONFIG_STRICT_OFF);
+}
+
+static int up_strict(void **state)
+{
+	(void)state;
+	return up_with(CONFIG_STRICT_WARN);
 }
 
 static int down(void **state)
@@ -304,13 +316,6 @@ static void ring_reset(void **state)
 	queue_up(1);
 	offer();
 	driver_wait_used(&fixture.ring, NULL, NULL);
-}
-
-static int up_strict(void **state)
-{
-	int err = up(state);
-
-	return err ? err : strict_attach(&fixture.device, CONFIG_STRICT_WARN);
 }
 
 /* Nonsense at every register, checked and not; then the device works as ever. */
