@@ -17,20 +17,24 @@ def spread: map(select(. != null)) | sort | length as $n
 	| if $n == 0 then null else left_out($n) as $k
 	| {median: median, low: .[$k], high: .[$n - 1 - $k], n: $n} end;
 
-# The mark that ends a section is written to the console: for a bare guest four exits, for Linux what an empty section had.
-def mark($marks): if .part == "nested-count" then $marks[.vmm] // 0 else 4 end;
+# What a section has that is not its work's: the mark that ends it is written to the console, for a bare guest four exits; an
+# idle Linux has a timer, too ($idle: the section `none` of each VMM).
+def of_its_work($idle; $what): if .part != "nested-count" then .[$what] - (if $what == "user_exits" then 4 else 0 end)
+	elif $idle[.vmm] == null then .[$what]
+	elif $what == "exits" then .[$what] - $idle[.vmm][$what] * .wall_us / $idle[.vmm].wall_us
+	else .[$what] - $idle[.vmm][$what] end | [., 0] | max;
 
 # What a run tells, in the units that tables have.
-def measures($marks): (if (.ops // 0) > 0 then {
+def measures($idle): (if (.ops // 0) > 0 then {
 		rate: (.ops * 1e6 / .us),
 		p50: (if (.p50_ns // 0) > 0 then .p50_ns / 1000 else null end),
 		p99: (if (.p99_ns // 0) > 0 then .p99_ns / 1000 else null end),
 		cpu: (if .cpu_ns then (.cpu_ns + .vcpu_ns) / 1000 / .ops else null end),
 		# of the time that the guest worked
 		share: (if .cpu_ns then (.cpu_ns + .vcpu_ns) / 1000 / .us else null end),
-		calls: (if .calls then .calls / .ops else null end),
-		exits: (if (.exits // 0) > 0 then .exits / .ops else null end),
-		user_exits: (if .user_exits then ([.user_exits - mark($marks), 0] | max) / .ops else null end) }
+		calls: (if .calls then of_its_work($idle; "calls") / .ops else null end),
+		exits: (if (.exits // 0) > 0 then of_its_work($idle; "exits") / .ops else null end),
+		user_exits: (if .user_exits then of_its_work($idle; "user_exits") / .ops else null end) }
 	elif .us then {first_ms: (.us / 1000)} else {} end)
 	+ ({dirty_kib, faults, before_run, bytes} | with_entries(.value |= (. // null)))
 	| with_entries(select(.value != null));
@@ -39,9 +43,9 @@ def key: .part + "/" + .case;
 
 ($machine | split("\n") | map(capture("^(?<key>[^=]+)=(?<value>.*)$")) | from_entries) as $machine
 | [inputs | pairs | select(.part) | . + {disturbed: (((.others_pct // 0) + (.stolen_pct // 0) + (.host_others_pct // 0) > 25) and (.part | endswith("count") | not))}] as $runs
-| ([$runs[] | select(.part == "nested-count" and .case == "none" and .user_exits) | {key: .vmm, value: .user_exits}] | from_entries) as $marks
+| ([$runs[] | select(.part == "nested-count" and .case == "none" and .user_exits) | {key: .vmm, value: .}] | from_entries) as $idle
 | [$runs[] | select(.case != "none") | select((.errors // 0) == 0) | select((.disturbed | not) or $machine.noisy != "")
-	| . + {m: measures($marks)}] as $good
+	| . + {m: measures($idle)}] as $good
 | ($good | group_by(key) | map({key: (.[0] | key), value: (group_by(.vmm) | map({key: .[0].vmm, value: .}) | from_entries)})
 	| from_entries) as $by
 
