@@ -47,7 +47,7 @@ struct disk {
  * locks (disk-lock.c), probes. Logs one line and returns -errno. Main thread.
  */
 int disk_open(struct disk *disk, const struct disk_config *config);
-/* Registers its file with the reactors. 0 or -errno. Main thread, before reactors_start(). */
+/* Registers its file with the reactors. 0 or -errno. Main thread. */
 int disk_register(struct disk *disk, struct reactors *reactors);
 /*
  * The same for an image that another process opened, locked and examined. fds: its open file, and

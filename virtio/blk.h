@@ -29,7 +29,7 @@ struct virtio_blk_counts {
 	u64 errors;  /* operations the host failed */
 };
 
-/* Before reactors_start(). 0 or -errno (logged). Main thread. */
+/* 0 or -errno (logged). Main thread. */
 int virtio_blk_create(struct virtio_blk **blk, const struct virtio_blk_options *config);
 struct virtio_device *virtio_blk_device(struct virtio_blk *blk);
 void virtio_blk_destroy(struct virtio_blk *blk);

@@ -27,10 +27,10 @@ struct virtio_net_options {
 	u16 mtu;	/* offered as VIRTIO_NET_F_MTU; at least 68 */
 };
 
-/* Before reactors_start(). 0 or -errno (logged). Main thread. */
+/* 0 or -errno (logged). Main thread. */
 int virtio_net_create(struct virtio_net **net, const struct virtio_net_options *config);
 struct virtio_device *virtio_net_device(struct virtio_net *net);
-/* After reactors_destroy(), or before reactors_start(). */
+/* As virtio_device_destroy(). */
 void virtio_net_destroy(struct virtio_net *net);
 
 /* Asks the guest to make itself known on its network (VIRTIO_NET_S_ANNOUNCE). False: it has not

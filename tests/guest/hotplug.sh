@@ -104,7 +104,11 @@ wait_console '^@used' 90
 ctl list >"$dir/list"
 cat "$dir/list"
 check 'the list shows both' sh -c "grep -q '^blk2.*driven.*modern.*67108864.*a.img' $dir/list && grep -q '^net1.*driven' $dir/list"
-check 'an interface announces itself' ctl announce net1
+echo 1 >/proc/sys/net/ipv4/conf/tap1/arp_accept
+ip neigh flush dev tap1
+check 'announce an interface' ctl announce net1
+heard() { for _ in $(seq 50); do ip neigh show dev tap1 | grep -q "$1" && return; sleep 0.1; done; return 1; }
+check 'its network hears of it' heard 192.168.78.2
 said 'a disk has nobody to announce' 'no network' announce blk2
 check 'remove the interface' ctl remove net1
 check 'its tap is free' sh -c "! grep -q '^net1' '$dir/none' 2>/dev/null && ip link set tap1 down"
