@@ -278,33 +278,31 @@ static void finish(struct machine *m, struct machine_device *d)
 
 void hotplug_run(struct hotplug *h, u64 now)
 {
+	struct machine_device *over[MACHINE_MAX_DEVICES];
 	struct machine *m = h->m;
-	bool passed = false;
-	eventfd_t count;
+	u32 count = 0;
+	eventfd_t rung;
 
-	eventfd_read(h->wake, &count); /* or nothing, which is as well */
+	eventfd_read(h->wake, &rung); /* or nothing, which is as well */
 	for (u32 i = 0; i < m->device_count; i++) {
 		struct machine_device *d = m->devices[i];
 
 		if (d->removal.asked && now >= d->removal.deadline && !ended(h, d))
 			overdue(h, d, now);
 	}
-	for (u32 i = 0; i < m->device_count;) {
-		struct machine_device *d = m->devices[i];
-
-		if (!ended(h, d)) {
-			i++;
-			continue;
-		}
-		/* an access that a vCPU had begun when the function vanished ends before it goes on
-		 */
-		if (!passed && m->vcpus) {
-			vcpus_pause(m->vcpus);
-			vcpus_continue(m->vcpus);
-			passed = true;
-		}
-		finish(m, d);
+	for (u32 i = 0; i < m->device_count; i++)
+		if (ended(h, m->devices[i]))
+			over[count++] = m->devices[i];
+	if (!count)
+		return;
+	/* An access that a vCPU had begun when the function vanished, an ejecting too, ends before
+	 * the vCPU goes on. What vanishes from here on is the next turn's. */
+	if (m->vcpus) {
+		vcpus_pause(m->vcpus);
+		vcpus_continue(m->vcpus);
 	}
+	for (u32 i = 0; i < count; i++)
+		finish(m, over[i]);
 }
 
 void hotplug_reset(struct hotplug *h)
