@@ -361,6 +361,35 @@ static void queue_registers(void **state)
 	virtio_queue_kick(f->device, 0xffff); /* nobody */
 }
 
+/* 4.1.4.3.1: packed rings may have any size, from when they are agreed on; until a reset. */
+static void queue_sizes_of_packed_rings(void **state)
+{
+	struct fixture *f = *state;
+	struct virtio_queue *queue = &f->device->queues[0];
+
+	driver_status(f->device, ACK | DRIVER, false);
+	write_features(f, 1, (u32)((V1 | BIT64(VIRTIO_F_RING_PACKED)) >> 32), false);
+	pthread_mutex_lock(&f->device->lock);
+	virtio_queue_set_size(queue, 3); /* they may still change */
+	assert_int_equal(queue->size, LATER_SIZE);
+	pthread_mutex_unlock(&f->device->lock);
+	driver_status(f->device, ACK | DRIVER | FEATURES_OK, false);
+	pthread_mutex_lock(&f->device->lock);
+	static const u16 bad[] = { 0, LATER_SIZE + 1, 0x8000, 0xffff };
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		virtio_queue_set_size(queue, bad[i]);
+		assert_int_equal(queue->size, LATER_SIZE);
+	}
+	virtio_queue_set_size(queue, 3);
+	assert_int_equal(queue->size, 3);
+	pthread_mutex_unlock(&f->device->lock);
+	driver_reset(f->device);
+	pthread_mutex_lock(&f->device->lock);
+	virtio_queue_set_size(queue, 3);
+	assert_int_equal(queue->size, LATER_SIZE);
+	pthread_mutex_unlock(&f->device->lock);
+}
+
 /* 2.1.2: NEEDS_RESET, told once, forgotten by a reset; with the lock held or not. */
 static void broken_until_reset(void **state)
 {
@@ -399,6 +428,7 @@ int main(void)
 		test(config_generation_moves),
 		test(config_interrupt_when_running),
 		test(queue_registers),
+		test(queue_sizes_of_packed_rings),
 		test(broken_until_reset),
 	};
 
