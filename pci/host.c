@@ -227,22 +227,32 @@ static u8 free_slot(const struct pci_host *host)
 	return 0;
 }
 
+/* Slot and addresses that nobody has. The lock keeps those that others leave meanwhile, on vCPUs,
+ * in place. */
+static int take_place(struct pci_host *host, struct pci_function *function, u8 slot)
+{
+	int error = -ENOSPC;
+
+	pthread_rwlock_rdlock(&host->lock);
+	if (!slot)
+		slot = free_slot(host);
+	if (slot && slot < PCI_SLOTS && !host->slots[slot])
+		error = pci_bars_assign(host, function);
+	pthread_rwlock_unlock(&host->lock);
+	function->slot = slot;
+	return error;
+}
+
 int pci_function_place(struct pci_host *host, struct pci_function *function, u8 slot)
 {
 	int error = pci_bars_check(function);
 
-	if (error)
-		return error;
-	if (!slot)
-		slot = free_slot(host);
-	if (!slot || slot >= PCI_SLOTS || host->slots[slot])
-		return -ENOSPC;
-	error = pci_bars_assign(host, function);
+	if (!error)
+		error = take_place(host, function, slot);
 	if (error)
 		return error;
 	function->host = host;
-	function->slot = slot;
-	function->gsi = LAYOUT_GSI_PCI + slot % LAYOUT_GSI_PCI_COUNT;
+	function->gsi = LAYOUT_GSI_PCI + function->slot % LAYOUT_GSI_PCI_COUNT;
 	error = pci_intx_add(function);
 	if (error) {
 		function->host = NULL;
@@ -295,7 +305,9 @@ void pci_function_unplug(struct pci_function *function)
 void pci_host_each(struct pci_host *host, void (*fn)(struct pci_function *function, void *arg),
 		   void *arg)
 {
+	pthread_rwlock_rdlock(&host->lock);
 	for (unsigned int slot = 1; slot < PCI_SLOTS; slot++)
 		if (host->slots[slot])
 			fn(host->slots[slot], arg);
+	pthread_rwlock_unlock(&host->lock);
 }

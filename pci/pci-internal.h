@@ -44,7 +44,7 @@ static inline bool pci_overlaps(u32 offset, u32 size, u32 start, u32 length)
 u32 pci_config_read(struct pci_function *function, u32 offset, u32 size);
 void pci_config_write(struct pci_function *function, u32 offset, u32 size, u32 value);
 
-/* bar.c; function's lock held but for pci_bars_assign() (host's write lock) */
+/* bar.c; function's lock held but for pci_bars_assign() (host's, for reading) */
 int pci_bars_check(const struct pci_function *function);
 void pci_bars_init(struct pci_function *function);
 int pci_bars_assign(struct pci_host *host, struct pci_function *function);

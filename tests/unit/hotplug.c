@@ -161,6 +161,59 @@ static void leaves_nothing(void **state)
 	assert_int_equal(open_files(), files);
 }
 
+/* A vCPU that ejects what it finds, and looks at the configuration of what is there and what is
+ * not. */
+static void *eject_on(void *arg)
+{
+	const _Atomic bool *stop = arg;
+	u32 seed = 1;
+
+	while (!*stop) {
+		u32 slots = slots_read(OCCUPIED);
+
+		seed = seed * 1664525 + 1013904223;
+		for (u32 slot = 1; slot < PCI_SLOTS; slot++) {
+			if (config_at(slot, PCI_VENDOR_ID) != ~0u)
+				config_set(slot, PCI_COMMAND, seed >> 24);
+			if (slots >> slot & 1 && seed >> (slot % 16 + 4) & 1)
+				eject(BIT(slot));
+		}
+		slots_read(ADDED);
+		slots_read(LEAVING);
+	}
+	return NULL;
+}
+
+static void ejected_while_others_come(void **state)
+{
+	const struct hotplug_removal r = { .told = on_told };
+	_Atomic bool stop = false;
+	const char *id = NULL;
+	pthread_t thread;
+	char name[16];
+
+	(void)state;
+	assert_int_equal(pthread_create(&thread, NULL, eject_on, &stop), 0);
+	for (u32 n = 0; n < 100; n++) {
+		snprintf(name, sizeof(name), "disk%u", n);
+		assert_int_equal(add_disk(image(name, MIB(1)), &id), 0);
+		if (n % 3 == 0)
+			assert_int_equal(hotplug_remove(m.hotplug, id, &r), 0);
+		hotplug_run(m.hotplug, clock_now_ns());
+		for (u32 i = 0; m.device_count > 20 && i < 1000; i++) {
+			usleep(1000);
+			hotplug_run(m.hotplug, clock_now_ns());
+		}
+	}
+	for (u32 i = 0; m.device_count && i < 10000; i++) {
+		usleep(1000);
+		hotplug_run(m.hotplug, clock_now_ns());
+	}
+	stop = true;
+	pthread_join(thread, NULL);
+	assert_int_equal(m.device_count, 0);
+}
+
 static void as_many_as_slots(void **state)
 {
 	const char *id = NULL;
@@ -383,6 +436,7 @@ int main(void)
 		TEST(is_not_let_go),
 		TEST(goes_with_a_reset),
 		TEST(leaves_nothing),
+		TEST(ejected_while_others_come),
 		TEST(as_many_as_slots),
 		TEST(only_images_are_taken),
 		TEST(size_changes_under_its_reader),
