@@ -202,6 +202,7 @@ static void look(struct reactor *reactor, u64 now)
 {
 	u64 left = free_running(reactor->reactors->buffered) / 4 * KIB(4);
 
+	reactor->here_full = !left;
 	reactor->here_left = left < LOOK_BYTES ? (s64)left : (s64)LOOK_BYTES;
 	reactor->here_until = now + (left ? LOOK_NS : RETRY_NS);
 }
@@ -319,7 +320,8 @@ void reactor_buffered_run(struct reactor *reactor)
 		s32 result = -EAGAIN;
 
 		reactor->here_count--;
-		if (!looked && (reactor->here_left <= 0 || start >= reactor->here_until)) {
+		if (!looked && (start >= reactor->here_until ||
+				(reactor->here_left <= 0 && !reactor->here_full))) {
 			look(reactor, start);
 			looked = true;
 		}

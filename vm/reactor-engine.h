@@ -53,6 +53,7 @@ struct reactor {
 	struct reactor_op_list here; /* writes to be done here */
 	u32 here_count;		     /* of them */
 	bool here_due;		     /* some need not wait for a completion first */
+	bool here_full;		     /* the last look found too much memory dirty */
 	u8 here_trust;		     /* enum reactor_trust */
 	u64 here_again;		     /* ns: when to trust more */
 	u64 here_pause;		     /* ns: how long there was no trust the last time */
