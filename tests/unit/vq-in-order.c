@@ -99,6 +99,8 @@ static void unpop_leaves_no_gap(void **state)
 	assert_true(vq_publish(&f->vq));
 	expect_used(f, heads[2], 1);
 	expect_used(f, heads[3], 1);
+	assert_false(driver_used(&f->ring, NULL, NULL));
+	assert_int_equal(f->vq.next_used, 4); /* each once */
 }
 
 /* 2.7.7.2, 2.8.10: an event within a batch is passed with it. */
