@@ -253,7 +253,7 @@ static void packed_push(struct virtqueue *vq, u16 id, u32 written)
 	packed_skip(vq, id);
 }
 
-/* 2.8.10: have the descriptors from `old` up to where we stand passed the driver's event? */
+/* 2.8.10: did the last `used` descriptors, up to where we stand, pass the driver's event? */
 static bool passed(const struct virtqueue *vq, u16 offset_wrap, u16 used)
 {
 	u16 event = offset_wrap & (u16)~BIT(VRING_PACKED_EVENT_F_WRAP_CTR);
