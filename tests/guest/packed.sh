@@ -68,10 +68,10 @@ t 'fio, ring of 4' timeout 100 fio --name=x --filename=/dev/vdb --ioengine=libai
 	--do_verify=1 --rw=randwrite --bsrange=4k-64k --direct=1 --iodepth=32
 for d in /sys/bus/virtio/devices/*; do
 	[ "$(cat $d/device)" = 0x0002 ] && cut -c 35,36,39 $d/features
-done | sort | uniq -c | tr -s ' \n' ' '
+done | sort | uniq -c | tr -s ' '
 X
 guest_results small
-check_out 'small: both disks took packed rings, and nothing unknown' '^ 2 100'
+check_out 'small: both disks took packed rings, and nothing unknown' '^ 2 100$'
 
 iperf3_pid=$(cat "$work/iperf3.pid" 2>/dev/null | tr -d '\0')
 [ -z "$iperf3_pid" ] || kill "$iperf3_pid"
