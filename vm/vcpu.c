@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "vm/bus.h"
+#include "vm/coalesced.h"
 #include "vm/cpuid.h"
 #include "vm/end.h"
 #include "vm/kvm.h"
@@ -67,6 +68,7 @@ struct vcpus {
 	u32 created;		       /* vCPUs with a descriptor */
 	struct registers *power_on[2]; /* of vCPU 0, of the others */
 	u64 tsc_khz;		       /* 0: unknown */
+	struct coalesced coalesced;
 	pthread_mutex_t lock;
 	pthread_cond_t parked, resumed;
 	_Atomic enum wanted wanted;
@@ -227,6 +229,8 @@ int vcpus_create(struct vcpus **out, const struct vcpus_config *config)
 	for (u32 i = 0; i < config->count && !err; i++)
 		err = create_vcpu(vcpus, i, table);
 	free(table);
+	if (!err)
+		coalesced_create(&vcpus->coalesced, config->kvm, config->bus, vcpus->vcpu[0].run);
 	if (err) {
 		vcpus_destroy(vcpus);
 		return err;
@@ -403,6 +407,7 @@ static void do_exit(struct vcpu *vcpu)
 {
 	const struct kvm_run *run = vcpu->run;
 
+	coalesced_drain(&vcpu->vcpus->coalesced);
 	switch (run->exit_reason) {
 	case KVM_EXIT_IO:
 		count(vcpu, run->io.direction == KVM_EXIT_IO_OUT ? EXIT_PIO_WRITE : EXIT_PIO_READ);
@@ -600,6 +605,7 @@ void vcpus_continue(struct vcpus *vcpus)
 void vcpus_pause(struct vcpus *vcpus)
 {
 	stop(vcpus, WANTED_PARK);
+	coalesced_drain(&vcpus->coalesced);
 }
 
 void vcpus_nmi(struct vcpus *vcpus)
