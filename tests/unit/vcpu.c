@@ -39,7 +39,8 @@
 
 extern const u8 guest_start[], guest_end[];
 extern const u8 guest_exits[], guest_string[], guest_fault[], guest_count[], guest_boot[],
-	guest_nmi[], guest_msi[], guest_line[], guest_smp[], guest_cpuid[], guest_move[];
+	guest_nmi[], guest_msi[], guest_line[], guest_smp[], guest_cpuid[], guest_move[],
+	guest_collect[];
 extern const u8 guest_ap_start[], guest_ap_end[];
 extern const u8 handler_nmi[], handler_msi[], handler_line[];
 
@@ -184,6 +185,31 @@ __asm__(".pushsection .rodata\n"
 	"	mov $3, %al\n"
 	"	out %al, $0xf4\n"
 	"2:	mov $4, %al\n"
+	"	out %al, $0xf4\n"
+
+	"guest_collect:\n" /* what was written last is what is read, and nothing is lost */
+	"	mov $1000, %ecx\n"
+	"	mov $0x80000000, %ebx\n"
+	"1:	mov $0xcf8, %edx\n"
+	"	mov %ebx, %eax\n"
+	"	not %eax\n"
+	"	out %eax, (%dx)\n"
+	"	out %eax, (%dx)\n"
+	"	mov %ebx, %eax\n"
+	"	out %eax, (%dx)\n"
+	"	mov $0xcfc, %edx\n"
+	"	in (%dx), %eax\n"
+	"	cmp %ebx, %eax\n"
+	"	jne 2f\n"
+	"	inc %ebx\n"
+	"	loop 1b\n"
+	"	mov $0xcf8, %edx\n" /* more than KVM has room for */
+	"	mov $1000, %ecx\n"
+	"3:	out %eax, (%dx)\n"
+	"	loop 3b\n"
+	"	mov $6, %al\n"
+	"	out %al, $0xf4\n"
+	"2:	mov $5, %al\n"
 	"	out %al, $0xf4\n"
 
 	"idt_pointer: .word 0x7ff\n"
@@ -760,6 +786,48 @@ static void test_cpuid(void **state)
 	machine_close(m);
 }
 
+static u64 latch_read(void *owner, u64 offset, unsigned int size)
+{
+	struct machine *m = owner;
+
+	assert_int_equal(offset, 4);
+	assert_int_equal(size, 4);
+	return m->value;
+}
+
+static void latch_write(void *owner, u64 offset, unsigned int size, u64 value)
+{
+	struct machine *m = owner;
+
+	assert_int_equal(offset, 0);
+	assert_int_equal(size, 4);
+	m->value = (u32)value;
+	atomic_fetch_add(&m->writes, 1);
+}
+
+static const struct bus_ops latch_ops = { .read = latch_read, .write = latch_write };
+
+/* Writes that KVM collects are all done, in their order, before what depends on them. */
+static void test_collect(void **state)
+{
+	struct machine *m = machine_open(1, guest_collect);
+	struct vcpu_counts counts;
+	struct bus_region latch;
+	u32 value;
+
+	(void)state;
+	map(m, &latch, BUS_PIO, LAYOUT_PORT_PCI_ADDRESS, 8, &latch_ops);
+	vcpus_resume(m->vcpus);
+	assert_int_equal(wait_end(m, &value), END_GUEST_STATUS);
+	assert_int_equal(value, 6);
+	vcpus_pause(m->vcpus);
+	assert_int_equal(m->writes, 4000);
+	vcpus_counts(m->vcpus, &counts);
+	print_message("%u writes, %u exits\n", (u32)m->writes, (u32)counts.total);
+	assert_true(counts.pio_writes == 4001 || counts.pio_writes < 100);
+	machine_close(m);
+}
+
 /* The handler of a write moves another region: no deadlock, and the move holds at once. */
 static void move_write(void *owner, u64 offset, unsigned int size, u64 value)
 {
@@ -803,6 +871,7 @@ int main(void)
 		cmocka_unit_test(test_smp),
 		cmocka_unit_test(test_cpuid),
 		cmocka_unit_test(test_move),
+		cmocka_unit_test(test_collect),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
