@@ -383,7 +383,12 @@ static void test_intx(struct function *f)
 	EXPECT_EQ(round_trip(&d, 60, 1, DOORBELL_IO), 0);
 	EXPECT(wait_interrupts(v, 1) >= 1);
 	EXPECT_EQ(isr_seen, 1);
-	EXPECT_EQ(in8(isr_port), 0);
+	/* the second request's may come after its answer, on a busy host a while after */
+	for (u32 i = 0, quiet = 0; i < 100 && quiet < 5; i++) {
+		settle();
+		quiet = in8(isr_port) ? 0 : quiet + 1;
+		EXPECT(i < 99);
+	}
 	EXPECT_EQ(config_read(f->slot, PCI_STATUS, 2) & PCI_STATUS_INTERRUPT, 0);
 	finish();
 
