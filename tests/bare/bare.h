@@ -284,8 +284,9 @@ void test_layouts(void) __attribute__((noreturn));
 /* ---- strict.c ---- */
 
 /* Breaks every rule of the strict checker once, where there is a device for it; ends the
- * machine: 77. fail: tells besides whether the device asked for a reset. */
-void break_rules(bool fail) __attribute__((noreturn));
+ * machine: 77. fail: tells besides whether the device asked for a reset. only_behave: ends before
+ * the first. */
+void break_rules(bool fail, bool only_behave) __attribute__((noreturn));
 
 /* ---- slots.c ---- */
 

@@ -62,7 +62,7 @@ void guest_main(u32 start_info)
 	if (asked(start_info, "layouts"))
 		test_layouts();
 	if (asked(start_info, "strict"))
-		break_rules(asked(start_info, "strict=fail"));
+		break_rules(asked(start_info, "strict=fail"), asked(start_info, "strict=behave"));
 	if (asked(start_info, "hostile"))
 		hostile(asked_number(start_info, "seed="), asked_number(start_info, "steps="),
 			asked(start_info, "two"));
