@@ -30,8 +30,8 @@ def measures($idle): (if (.ops // 0) > 0 then {
 		p50: (if (.p50_ns // 0) > 0 then .p50_ns / 1000 else null end),
 		p99: (if (.p99_ns // 0) > 0 then .p99_ns / 1000 else null end),
 		cpu: (if .cpu_ns then (.cpu_ns + .vcpu_ns) / 1000 / .ops else null end),
-		# of the time that the guest worked
-		share: (if .cpu_ns then (.cpu_ns + .vcpu_ns) / 1000 / .us else null end),
+		# of the time that the guest worked: the threads that do the device's work (what KVM does for an exit is not the VMM's)
+		share: (if .cpu_ns then .cpu_ns / 1000 / .us else null end),
 		calls: (if .calls then of_its_work($idle; "calls") / .ops else null end),
 		exits: (if (.exits // 0) > 0 then of_its_work($idle; "exits") / .ops else null end),
 		user_exits: (if .user_exits then of_its_work($idle; "user_exits") / .ops else null end) }

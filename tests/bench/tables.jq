@@ -35,7 +35,7 @@ measured("start"; "Start and size";
 measured("boot"; "Exec to the first user-space line";
 	[{name: "ms", key: "first_ms"}]),
 measured("nested"; "Linux guests in the emulated machine";
-	[{name: "a second", key: "rate"}, {name: "p50 us", key: "p50"}, {name: "CPU us each", key: "cpu"}, {name: "share of the time outside the guest", key: "share"}]),
+	[{name: "a second", key: "rate"}, {name: "p50 us", key: "p50"}, {name: "CPU us each", key: "cpu"}, {name: "share of the time that the VMM took", key: "share"}]),
 measured("nested-count"; "The same, counted";
 	[{name: "system calls", key: "calls"}, {name: "exits", key: "exits"}, {name: "exits to user space", key: "user_exits"}]),
 measured("grow"; "Growth";
