@@ -116,13 +116,14 @@ build/tsan/tests/unit/%: build/tsan/tests/unit/%.o build/tsan/libvmm.a
 	@echo '  LD    $@'
 	$(Q)$(CC) $(TSAN) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka $(PACKERS)
 
-# Every test; check-fast leaves out the guests. Each installs what it needs first and says why.
+# Every test; check-fast leaves out the guests, the thread sanitizer and what takes long. Each installs what it needs first and says
+# why.
 check: deps-check
 	@$(MAKE) --no-print-directory build/vmm build/bare.elf build/bench/guest.elf build/bench/watch units
 	@tests/check
 
 check-fast: deps-check
-	@$(MAKE) --no-print-directory build/vmm build/bare.elf build/bench/guest.elf build/bench/watch units
+	@$(MAKE) --no-print-directory build/vmm build/bare.elf build/bench/guest.elf build/bench/watch fast-units
 	@tests/check fast
 
 # A Debian kernel with disk and network, down to its shell.
@@ -143,6 +144,11 @@ bench-layout: deps-build deps-check
 
 deps-%:
 	@tests/bed/deps build $(filter-out build,$*)
+
+# What explores and fuzzes is for `make check`.
+SLOW_UNITS := notification-model blk-modes net-modes busy-poll reactor-life config-fuzz virtqueue-fuzz virtio-pci-fuzz
+
+fast-units: $(patsubst %,build/asan/tests/unit/%,$(filter-out $(SLOW_UNITS),$(UNITS)))
 
 units: $(UNITS:%=build/asan/tests/unit/%) $(THREADED_UNITS:%=build/tsan/tests/unit/%)
 
@@ -189,7 +195,7 @@ clean:
 	rm -rf build/obj build/asan build/tsan build/vmm build/vmm.1 build/dsdt.* build/hotplug.* build/version.h build/generated
 
 FORCE:
-.PHONY: all check check-fast demo bench bench-layout bench-programs units install clean FORCE
+.PHONY: all check check-fast demo bench bench-layout bench-programs fast-units units install clean FORCE
 .SECONDARY:
 
 -include $(OBJECTS:.o=.d) $(ASAN_OBJECTS:.o=.d) $(TSAN_OBJECTS:.o=.d) $(wildcard build/?san/tests/unit/*.d)
