@@ -180,9 +180,29 @@ build/bench/guest.flat: build/bench/guest.elf tests/bench/flat.S
 build/bench/%: tests/bench/%.c tests/bench/peer.h
 	@mkdir -p $(@D)
 	@echo '  LD    $@'
-	$(Q)$(CC) $(CFLAGS) $(BASE) -D_GNU_SOURCE -static -o $@ $< $(if $(filter limit,$*),-luring)
+	$(Q)$(CC) $(CFLAGS) $(BASE) -D_GNU_SOURCE -static -o $@ $< $(if $(filter limit,$*),-luring -pthread)
 
-bench-programs: build/bench/guest.elf build/bench/guest.flat $(addprefix build/bench/,watch peer limit)
+# vmm that counts nothing, to show what counting costs.
+build/uncounted/%.o: %.c | build/generated
+	@mkdir -p $(@D)
+	@echo '  CC    $@'
+	$(Q)$(CC) $(CPPFLAGS) -Ibuild/obj -DUNCOUNTED $(CFLAGS) $(BASE) -MMD -MP -c -o $@ $<
+
+UNCOUNTED_OBJECTS := $(OBJECTS:build/obj/%=build/uncounted/%)
+$(patsubst %.c,build/uncounted/%.o,$(ONCE)): CFLAGS += -Os
+build/uncounted/vm/sandbox.o: build/obj/sandbox-filters.h
+
+build/bench/vmm-uncounted: $(UNCOUNTED_OBJECTS)
+	@echo '  LD    $@'
+	$(Q)$(CC) $(CFLAGS) $(BASE) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+# The same counter of a start as tests/host/start has.
+build/bench/count: tests/host/start-count.c
+	@mkdir -p $(@D)
+	@echo '  LD    $@'
+	$(Q)$(CC) $(CFLAGS) $(BASE) -D_GNU_SOURCE -o $@ $<
+
+bench-programs: build/bench/guest.elf build/bench/guest.flat build/bench/count build/bench/vmm-uncounted $(addprefix build/bench/,watch peer limit)
 
 build/vmm.1: build/vmm
 	build/vmm --man >$@
@@ -192,10 +212,10 @@ install: build/vmm build/vmm.1
 	install -D -m 644 build/vmm.1 $(DESTDIR)$(PREFIX)/share/man/man1/vmm.1
 
 clean:
-	rm -rf build/obj build/asan build/tsan build/vmm build/vmm.1 build/dsdt.* build/hotplug.* build/version.h build/generated
+	rm -rf build/obj build/asan build/tsan build/uncounted build/vmm build/vmm.1 build/dsdt.* build/hotplug.* build/version.h build/generated
 
 FORCE:
 .PHONY: all check check-fast demo bench bench-layout bench-programs fast-units units install clean FORCE
 .SECONDARY:
 
--include $(OBJECTS:.o=.d) $(ASAN_OBJECTS:.o=.d) $(TSAN_OBJECTS:.o=.d) $(wildcard build/?san/tests/unit/*.d)
+-include $(OBJECTS:.o=.d) $(UNCOUNTED_OBJECTS:.o=.d) $(ASAN_OBJECTS:.o=.d) $(TSAN_OBJECTS:.o=.d) $(wildcard build/?san/tests/unit/*.d)

@@ -179,9 +179,6 @@ int machine_make(struct machine *m)
 	if (!ret)
 		ret = make_vcpus(m);
 	milestones_mark(&m->milestones, "devices and vCPUs made");
-	if (!ret)
-		ret = load(m);
-	milestones_mark(&m->milestones, "kernel loaded");
 	return ret;
 }
 
@@ -197,10 +194,16 @@ int machine_start(struct machine *m)
 		ret = sandbox_prepare();
 	else
 		log_line("--no-sandbox: the guest is held by KVM alone; use it for debugging only");
+	/* The threads come up while the kernel is read. */
 	if (!ret && m->reactors)
-		ret = reactors_start(m->reactors);
+		ret = reactors_launch(m->reactors);
 	if (!ret)
 		ret = vcpus_start(m->vcpus);
+	if (!ret)
+		ret = load(m);
+	milestones_mark(&m->milestones, "kernel loaded");
+	if (!ret && m->reactors)
+		ret = reactors_ready(m->reactors);
 	if (!ret)
 		ret = sandbox_enter(SANDBOX_MAIN);
 	milestones_mark(&m->milestones, "threads running, sandbox closed");

@@ -86,12 +86,12 @@ struct machine {
 	struct milestones milestones;
 };
 
-/* Opens what the user named, makes the VM and its devices and loads the kernel; config and
- * milestones are set. Logs, 0 or -errno. */
+/* Opens what the user named, makes the VM and its devices; config and milestones are set. Logs, 0
+ * or -errno. */
 int machine_make(struct machine *m);
 
-/* Closes the sandbox round threads that are ready to run: from here on nothing can be opened any
- * more. Logs, 0 or -errno. */
+/* Starts the threads, loads the kernel while they come up, and closes the sandbox: from here on
+ * nothing can be opened any more, and vcpus_resume() runs the guest. Logs, 0 or -errno. */
 int machine_start(struct machine *m);
 
 /* Runs until the machine ends for good, restarting it when the guest asks for that. Returns why,

@@ -112,8 +112,10 @@ struct virtio_blk {
 
 static inline void blk_count(_Atomic u64 *counter)
 {
-	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1,
-			      memory_order_relaxed);
+	u64 n = atomic_load_explicit(counter, memory_order_relaxed);
+
+	if (COUNTED)
+		atomic_store_explicit(counter, n + 1, memory_order_relaxed);
 }
 
 /* ---- blk-config.c; main and vCPU threads ---- */

@@ -53,6 +53,8 @@ static inline void latency_break(struct latency *latency)
 
 static inline void latency_pop(struct latency *latency, u16 head)
 {
+	if (!COUNTED)
+		return;
 	if (latency->run != LATENCY_POPPING) {
 		latency->run = LATENCY_POPPING;
 		latency->look = ticks_now();
@@ -67,6 +69,8 @@ static inline void latency_push(struct latency *latency, u16 head)
 	u64 ticks;
 	u64 *count;
 
+	if (!COUNTED)
+		return;
 	if (latency->run != LATENCY_PUSHING) {
 		latency->run = LATENCY_PUSHING;
 		latency->look = ticks_now();

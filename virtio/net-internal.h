@@ -229,7 +229,8 @@ static inline void net_count(_Atomic u64 *counter)
 {
 	u64 n = atomic_load_explicit(counter, memory_order_relaxed);
 
-	atomic_store_explicit(counter, n + 1, memory_order_relaxed);
+	if (COUNTED)
+		atomic_store_explicit(counter, n + 1, memory_order_relaxed);
 }
 
 /* ---- net.c ---- */

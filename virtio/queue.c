@@ -20,8 +20,9 @@
 
 static void count(u64 *counter, u64 by)
 {
-	__atomic_store_n(counter, __atomic_load_n(counter, __ATOMIC_RELAXED) + by,
-			 __ATOMIC_RELAXED);
+	if (COUNTED)
+		__atomic_store_n(counter, __atomic_load_n(counter, __ATOMIC_RELAXED) + by,
+				 __ATOMIC_RELAXED);
 }
 
 /* [reactor] Only the reactor writes state. */

@@ -247,7 +247,8 @@ static inline bool reactor_op_list_remove(struct reactor_op_list *list, struct r
 /* A counter that its reactor alone writes and anyone may read. */
 static inline void reactor_count(u64 *counter, u64 n)
 {
-	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
+	if (COUNTED)
+		__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
 }
 
 #endif

@@ -76,7 +76,11 @@ s32 reactor_transfer(const struct reactor_op *op)
 	ssize_t n;
 
 	do {
-		if (op->code == REACTOR_READV)
+		/* one buffer needs no iovec to be copied in */
+		if (op->code == REACTOR_WRITEV && op->iov_count == 1 && !flags && offset >= 0)
+			n = pwrite(reactors->fds[op->file], op->iov->iov_base, op->iov->iov_len,
+				   offset);
+		else if (op->code == REACTOR_READV)
 			n = preadv2(reactors->fds[op->file], op->iov, (int)op->iov_count, offset,
 				    flags);
 		else
@@ -546,7 +550,8 @@ static void sweep(struct reactor *reactor)
 {
 	const struct reactor_engine *engine = reactor->reactors->engine;
 
-	reactor_count(&reactor->counts.sweeps, 1);
+	/* told by reactor_sweep(), too */
+	__atomic_store_n(&reactor->counts.sweeps, reactor->counts.sweeps + 1, __ATOMIC_RELAXED);
 	run_completed(reactor);
 	engine->reap(reactor);
 	run_phase(reactor, REACTOR_SERVE);

@@ -166,8 +166,13 @@ void reactor_file_remove(struct reactors *reactors, reactor_file file);
  * some seconds), though other operations wait. Running. Main thread. */
 void reactor_files_release(struct reactors *reactors);
 
-/* Starts the threads, which restrict their rings to the operations above on registered files;
- * returns when thread_start (worker_start) has run on all. Logs, 0 or -errno. Main thread. */
+/* Starts the threads, which restrict their rings to the operations above on registered files. Then
+ * reactors_ready() waits until thread_start (worker_start) has run on all; what needs no reactor
+ * can be done meanwhile. Each logs, 0 or -errno. Main thread. */
+int reactors_launch(struct reactors *reactors);
+int reactors_ready(struct reactors *reactors);
+
+/* Both. */
 int reactors_start(struct reactors *reactors);
 
 /* Ends the threads, then frees all. Events still added are taken out; operations may not be in

@@ -166,40 +166,54 @@ int reactor_thread_create(pthread_t *thread, pthread_attr_t *attr, void *(*run)(
 	return -pthread_create(thread, attr, run, arg);
 }
 
-int reactors_start(struct reactors *reactors)
+/* Says why, if there is a reason. */
+static int start_failed(const struct reactors *reactors, int error)
+{
+	if (error)
+		log_line("event threads: cannot start (%s): %s", reactors->engine->name,
+			 strerror(-error));
+	return error;
+}
+
+int reactors_launch(struct reactors *reactors)
 {
 	pthread_attr_t attr;
-	u32 threads = 0;
 	int error = 0;
 
-	pthread_attr_init(&attr);
-	if (reactors->workers) {
+	if (reactors->workers)
 		error = reactor_workers_start(reactors->workers, WORKERS, &reactors->config.pin,
 					      reactors->config.worker_start,
 					      reactors->config.owner);
-		if (error)
-			goto out;
-	}
+	pthread_attr_init(&attr);
 	for (u32 i = 0; i < reactors->count && !error; i++) {
 		struct reactor *reactor = &reactors->list[i];
 
 		pin_attr(&attr, &reactors->config.pin, i);
 		error = reactor_thread_create(&reactor->thread, &attr, reactor_main, reactor);
 		reactor->running = !error;
-		threads += !error;
 	}
-	for (u32 i = 0; i < threads; i++)
+	pthread_attr_destroy(&attr);
+	return start_failed(reactors, error);
+}
+
+int reactors_ready(struct reactors *reactors)
+{
+	int error = 0;
+
+	for (u32 i = 0; i < reactors->count; i++)
 		while (sem_wait(&reactors->ready) < 0)
 			; /* EINTR */
-	for (u32 i = 0; i < threads && !error; i++)
+	for (u32 i = 0; i < reactors->count && !error; i++)
 		error = reactors->list[i].error;
 	reactors->started = !error;
-out:
-	pthread_attr_destroy(&attr);
-	if (error)
-		log_line("event threads: cannot start (%s): %s", reactors->engine->name,
-			 strerror(-error));
-	return error;
+	return start_failed(reactors, error);
+}
+
+int reactors_start(struct reactors *reactors)
+{
+	int error = reactors_launch(reactors);
+
+	return error ? error : reactors_ready(reactors);
 }
 
 static int reactor_init(struct reactor *reactor, struct reactors *reactors, u32 number)

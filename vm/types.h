@@ -24,6 +24,14 @@ typedef int64_t s64;
 #define MIB(n) ((u64)(n) << 20)
 #define GIB(n) ((u64)(n) << 30)
 
+/* Does what --stats tells get counted? Only the bench builds a vmm that does not, to show what it
+ * costs. */
+#ifdef UNCOUNTED
+#define COUNTED false
+#else
+#define COUNTED true
+#endif
+
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 #define BIT(n)	      (1u << (n))
 #define BIT64(n)      (1ull << (n))

@@ -2,18 +2,23 @@
  * The limit: random 4 KiB requests as one thread of the host itself makes them on the same file,
  * without any machine around. What a VMM can reach at most.
  *
- *   limit FILE randread|randwrite DEPTH MS cached|direct uring|sync
+ *   limit FILE randread|randwrite DEPTH MS cached|direct uring|sync|writer
  *
  * uring: one io_uring with registered file and buffers, one system call a batch. sync: preadv2 and
- * pwritev2, one request each. Prints RESULT ops=N us=N p50_ns=N p99_ns=N.
+ * pwritev2, one request each. writer: what `sync` does, by a second thread, to which the first
+ * hands its requests as an event thread could: each tells the other by an eventfd, once a batch,
+ * and looks at its own side of the ring before it sleeps. Prints RESULT ops=N us=N p50_ns=N p99_ns=N.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -148,6 +153,79 @@ static uint64_t run_sync(uint64_t end)
 	return done;
 }
 
+/* ---- a thread that writes for another ---- */
+
+static struct {
+	_Atomic uint64_t wanted, done; /* requests, since the start; free running */
+	int wanted_fd, done_fd;
+	off_t at[DEPTH_MAX];
+} hand;
+
+static void wake(int event)
+{
+	uint64_t one = 1;
+
+	if (write(event, &one, sizeof(one)) != sizeof(one))
+		die("eventfd", errno);
+}
+
+static void sleep_on(int event)
+{
+	uint64_t n;
+
+	if (read(event, &n, sizeof(n)) != sizeof(n))
+		die("eventfd", errno);
+}
+
+static void *writer(void *arg)
+{
+	uint64_t done = 0, wanted;
+
+	(void)arg;
+	for (;;) {
+		while ((wanted = atomic_load(&hand.wanted)) == done)
+			sleep_on(hand.wanted_fd);
+		for (; done < wanted; atomic_store(&hand.done, ++done)) {
+			uint64_t i = done % DEPTH_MAX;
+			ssize_t n = writes ? pwritev2(fd, parts, 1, hand.at[i], 0)
+					   : preadv2(fd, parts, 1, hand.at[i], 0);
+
+			if (n != BYTES)
+				die("a request", n < 0 ? errno : EIO);
+		}
+		wake(hand.done_fd);
+	}
+	return NULL;
+}
+
+static uint64_t run_writer(uint32_t depth, uint64_t end)
+{
+	uint64_t seen = 0, wanted = 0, t = now_ns();
+	pthread_t thread;
+
+	hand.wanted_fd = eventfd(0, EFD_CLOEXEC);
+	hand.done_fd = eventfd(0, EFD_CLOEXEC);
+	if (hand.wanted_fd < 0 || hand.done_fd < 0 || pthread_create(&thread, NULL, writer, NULL))
+		die("a thread", errno);
+	while (t < end) {
+		uint64_t before = wanted, done;
+
+		for (; wanted - seen < depth; wanted++) {
+			hand.at[wanted % DEPTH_MAX] = somewhere();
+			started[wanted % DEPTH_MAX] = t;
+		}
+		atomic_store(&hand.wanted, wanted);
+		if (wanted != before)
+			wake(hand.wanted_fd);
+		while ((done = atomic_load(&hand.done)) == seen)
+			sleep_on(hand.done_fd);
+		t = now_ns();
+		for (; seen < done; seen++)
+			count(t - started[seen % DEPTH_MAX]);
+	}
+	return seen;
+}
+
 int main(int argc, char **argv)
 {
 	uint32_t depth;
@@ -156,7 +234,8 @@ int main(int argc, char **argv)
 
 	if (argc != 7) {
 		fprintf(stderr,
-			"usage: limit FILE randread|randwrite DEPTH MS cached|direct uring|sync\n");
+			"usage: limit FILE randread|randwrite DEPTH MS cached|direct "
+			"uring|sync|writer\n");
 		return 2;
 	}
 	writes = !strcmp(argv[2], "randwrite");
@@ -172,8 +251,12 @@ int main(int argc, char **argv)
 	for (uint32_t i = 0; i < depth; i++)
 		parts[i] = (struct iovec){ aligned_alloc(4096, BYTES), BYTES };
 	start = now_ns();
-	done = strcmp(argv[6], "sync") ? run_uring(depth, start + ms * 1000000)
-				       : run_sync(start + ms * 1000000);
+	if (!strcmp(argv[6], "uring"))
+		done = run_uring(depth, start + ms * 1000000);
+	else if (!strcmp(argv[6], "writer"))
+		done = run_writer(depth, start + ms * 1000000);
+	else
+		done = run_sync(start + ms * 1000000);
 	printf("RESULT ops=%llu us=%llu p50_ns=%llu p99_ns=%llu\n", (unsigned long long)done,
 	       (unsigned long long)(now_ns() - start) / 1000,
 	       (unsigned long long)percentile(done, 50), (unsigned long long)percentile(done, 99));

@@ -5,6 +5,9 @@ disk=$out/disk.img
 blk_cases=${BENCH_CASES:-randread:1:cached randread:32:cached randread:128:cached randwrite:1:cached randwrite:32:cached
 	randread:1:direct randread:32:direct randwrite:1:direct randwrite:32:direct}
 
+# No number to reach is one of plain QEMU's: it is shown beside, and takes its time.
+plain_rounds=3
+
 make_disk() {
 	[ -s $disk ] || head -c 256M /dev/urandom >$disk
 }
@@ -16,20 +19,26 @@ calm_disk() {
 }
 
 part_blk() { # ROUND
-	local c mode qd cache peer n=0 peers how
-	peers=$(present vmm vmm-nopoll qemu-tuned qemu-plain kvmtool)
+	local c mode qd cache peer n=0 peers more_peers how
+	peers=$(present vmm vmm-nopoll qemu-tuned kvmtool)
 	for c in $blk_cases; do
 		IFS=: read -r mode qd cache <<<"$c"
 		export disks=$disk words="mode=$mode qd=$qd ms=$ms settle=$settle"
 		[ "$cache" = cached ] || disks=$disk:direct
+		more_peers=
+		[ "$1" -gt $plain_rounds ] || more_peers=qemu-plain
+		case $c in randread:1:cached|randread:32:cached) more_peers="$more_peers vmm-uncounted" ;; esac
 		# shellcheck disable=SC2086
-		for peer in $(rotated $(($1 + n)) $peers); do
+		for peer in $(rotated $(($1 + n)) $peers $more_peers); do
 			calm_disk
 			run blk "$mode-$qd-$cache" "$peer" "$1"
 			[ "$1" != 1 ] || once count "$mode-$qd-$cache" "$peer" 1 -c || :
 		done
-		for how in uring sync; do
-			[ "$how:$qd" != sync:32 ] && [ "$how:$qd" != sync:128 ] || [ "$mode" = randwrite ] || continue
+		for how in uring sync writer; do
+			case $how:$mode:$qd:$cache in
+			sync:randread:1:* | sync:randwrite:* | writer:randwrite:*:cached | uring:*) ;;
+			*) continue ;;
+			esac
 			calm_disk
 			echo "part=blk case=$mode-$qd-$cache vmm=limit-$how round=$1" \
 				"$(build/bench/limit $disk "$mode" "$qd" "$ms" "$cache" $how | sed 's/RESULT //')" >>$records
@@ -56,7 +65,8 @@ net_up() {
 
 part_net() { # ROUND
 	local mode peer n=0 peers
-	peers=$(present vmm vmm-nopoll vmm-vhost qemu-tuned qemu-vhost qemu-plain kvmtool)
+	peers=$(present vmm vmm-nopoll vmm-vhost qemu-tuned qemu-vhost kvmtool)
+	[ "$1" -gt $plain_rounds ] || peers="$peers qemu-plain"
 	export tap=bench0
 	unset disks
 	for mode in rr tx rx; do
@@ -71,6 +81,18 @@ part_net() { # ROUND
 	unset tap
 }
 
+# System calls and page faults of a start with a kernel as people have it, up to the first KVM_RUN: the least of three, as
+# what one thread does while another is on its way is in some of them.
+count_start() { # PEER
+	local kernel=build/bed/assets/vmlinuz-cloud flat= n
+	[ -e $kernel ] || return 0
+	export kernel flat words=console=ttyS0
+	echo "part=count case=exec vmm=$1 round=1 $(for n in 1 2 3; do
+		build/bench/count sh tests/bench/peers/"$1".sh </dev/null 2>/dev/null
+	done | sort -n -k 2 | sed -n '1s/calls \([0-9]*\) faults \([0-9]*\)/before_run=\1 faults=\2/p')" >>$records
+	export kernel=$out/guest.elf flat=$out/guest.flat
+}
+
 # From exec to the guest's first instruction, which shows in its first byte on the console; and the memory that a machine
 # with a disk and a network costs while it works.
 part_start() { # ROUND
@@ -81,10 +103,7 @@ part_start() { # ROUND
 	for peer in $(rotated "$1" $peers); do
 		export words=mode=nothing mem=128
 		run start exec "$peer" "$1" -f .
-		if [ "$1" = 1 ] && command -v strace >/dev/null; then
-			echo "part=count case=exec vmm=$peer round=1 before_run=$(strace -f -o /dev/stdout sh tests/bench/peers/"$peer".sh \
-				</dev/null 2>/dev/null | awk '/KVM_RUN/ { exit } / execve\(/ { n = 0 } / = / { n++ } END { print n }')" >>$records
-		fi
+		[ "$1" != 1 ] || count_start "$peer"
 		export disks=$disk tap=bench0 mem=256 words="mode=randread qd=32 ms=$ms settle=$settle"
 		run start memory "$peer" "$1" -m 256
 		unset disks tap mem
@@ -97,7 +116,7 @@ part_start() { # ROUND
 
 part_grow() { # ROUND
 	local n peer i list
-	[ "$1" -le 5 ] || return 0
+	[ "$1" -le 3 ] || return 0
 	for n in 1 2 4 8; do
 		export disks=$disk queues=$n words="mode=randread qd=64 queues=$n ms=$ms settle=$settle"
 		for peer in $(rotated "$1" vmm qemu-tuned); do run grow queues-$n "$peer" "$1"; done

@@ -29,7 +29,7 @@ measured("blk"; "Block requests of 4 KiB, bare guest in ring 3";
 measured("net"; "UDP over a tap, bare guest in ring 3: there and back (rr), 64-byte frames out (tx) and in (rx)";
 	[{name: "a second", key: "rate"}, {name: "p50 us", key: "p50"}, {name: "p99 us", key: "p99"}, {name: "CPU us each", key: "cpu"}]),
 measured("count"; "Counted, in runs of their own, for each request or frame";
-	[{name: "system calls", key: "calls"}, {name: "exits to user space", key: "user_exits"}, {name: "system calls before KVM_RUN", key: "before_run"}]),
+	[{name: "system calls", key: "calls"}, {name: "exits to user space", key: "user_exits"}, {name: "system calls before KVM_RUN", key: "before_run"}, {name: "page faults before it", key: "faults"}]),
 measured("start"; "Start and size";
 	[{name: "first byte, ms", key: "first_ms"}, {name: "page faults", key: "faults"}, {name: "private dirty KiB", key: "dirty_kib"}, {name: "bytes", key: "bytes"}]),
 measured("boot"; "Exec to the first user-space line";
