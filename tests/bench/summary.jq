@@ -61,7 +61,7 @@ def key: .part + "/" + .case;
 	| (if $t.bound == "share" then ([rounds($key; $t.share_of; "share")[]] | median) as $s
 		| if $s == null then null else 0.8 / (1 - ([$s, 0.95] | min)) end else $t.bound end) as $bound
 	| {text: $t.text, case: $case, measure: $t.measure, against: ($t.against // null), how: $t.how, bound: $bound, got: $got,
-	   met: (if $got == null or $bound == null then null
+	   met: (if $got == null or $bound == null or ($t.hardware and ($machine.hardware // "") == "") then null
 		elif $t.how == "<=" then $got.median <= $bound else $got.median >= $bound end)};
 
 {machine: $machine,
