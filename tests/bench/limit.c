@@ -2,12 +2,14 @@
  * The limit: random 4 KiB requests as one thread of the host itself makes them on the same file,
  * without any machine around. What a VMM can reach at most.
  *
- *   limit FILE randread|randwrite DEPTH MS cached|direct uring|sync|writer
+ *   limit FILE randread|randwrite DEPTH MS cached|direct uring|plain|sync|writer
  *
- * uring: one io_uring with registered file and buffers, one system call a batch. sync: preadv2 and
+ * uring: one io_uring with registered file and buffers, one system call a batch. plain: the same
+ * without registered buffers, which a guest's RAM is not. sync: preadv2 and
  * pwritev2, one request each. writer: what `sync` does, by a second thread, to which the first
  * hands its requests as an event thread could: each tells the other by an eventfd, once a batch,
- * and looks at its own side of the ring before it sleeps. Prints RESULT ops=N us=N p50_ns=N p99_ns=N.
+ * and looks at its own side of the ring before it sleeps. Prints RESULT ops=N us=N p50_ns=N
+ * p99_ns=N.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -33,7 +35,7 @@ static uint64_t started[DEPTH_MAX];
 static uint32_t *histogram;
 static uint64_t blocks, randomness = 88172645463325252ull;
 static int fd;
-static int writes;
+static int writes, plain;
 
 static void die(const char *what, int err)
 {
@@ -80,7 +82,11 @@ static void add(struct io_uring *ring, uint32_t i, uint64_t t)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
 
-	if (writes)
+	if (plain && writes)
+		io_uring_prep_write(sqe, 0, parts[i].iov_base, BYTES, (__u64)somewhere());
+	else if (plain)
+		io_uring_prep_read(sqe, 0, parts[i].iov_base, BYTES, (__u64)somewhere());
+	else if (writes)
 		io_uring_prep_write_fixed(sqe, 0, parts[i].iov_base, BYTES, (__u64)somewhere(),
 					  (int)i);
 	else
@@ -107,7 +113,7 @@ static uint64_t run_uring(uint32_t depth, uint64_t end)
 		die("io_uring", -err);
 	io_uring_register_ring_fd(&ring);
 	err = io_uring_register_files(&ring, &fd, 1);
-	if (!err)
+	if (!err && !plain)
 		err = io_uring_register_buffers(&ring, parts, depth);
 	if (err)
 		die("registering", -err);
@@ -233,9 +239,8 @@ int main(int argc, char **argv)
 	uint64_t start, done, ms;
 
 	if (argc != 7) {
-		fprintf(stderr,
-			"usage: limit FILE randread|randwrite DEPTH MS cached|direct "
-			"uring|sync|writer\n");
+		fprintf(stderr, "usage: limit FILE randread|randwrite DEPTH MS cached|direct "
+				"uring|plain|sync|writer\n");
 		return 2;
 	}
 	writes = !strcmp(argv[2], "randwrite");
@@ -251,7 +256,8 @@ int main(int argc, char **argv)
 	for (uint32_t i = 0; i < depth; i++)
 		parts[i] = (struct iovec){ aligned_alloc(4096, BYTES), BYTES };
 	start = now_ns();
-	if (!strcmp(argv[6], "uring"))
+	plain = !strcmp(argv[6], "plain");
+	if (plain || !strcmp(argv[6], "uring"))
 		done = run_uring(depth, start + ms * 1000000);
 	else if (!strcmp(argv[6], "writer"))
 		done = run_writer(depth, start + ms * 1000000);

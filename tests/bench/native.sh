@@ -34,9 +34,9 @@ part_blk() { # ROUND
 			run blk "$mode-$qd-$cache" "$peer" "$1"
 			[ "$1" != 1 ] || once count "$mode-$qd-$cache" "$peer" 1 -c || :
 		done
-		for how in uring sync writer; do
+		for how in uring plain sync writer; do
 			case $how:$mode:$qd:$cache in
-			sync:randread:1:* | sync:randwrite:* | writer:randwrite:*:cached | uring:*) ;;
+			sync:randread:1:* | plain:randread:*:cached | sync:randwrite:* | writer:randwrite:*:cached | uring:*) ;;
 			*) continue ;;
 			esac
 			calm_disk
