@@ -126,7 +126,7 @@ static void hand_over(struct reactor *reactor, struct reactor_op *op)
 	__atomic_add_fetch(&file_of(op)->handed, 1, __ATOMIC_RELAXED);
 	++*handed_here(reactor, op->file);
 	reactor_count(&reactor->counts.writes_handed, 1);
-	reactor->reactors->engine->submit(reactor, op);
+	reactor_to_disk(reactor, op);
 }
 
 static void keep(struct reactor *reactor, struct reactor_op *op)

@@ -60,7 +60,10 @@ struct reactor {
 	s64 here_left;		     /* bytes, until */
 	u64 here_until;		     /* ns: looking at how much memory is dirty */
 	struct reactor_poller *pollers;
-	u64 window_ns; /* how long to busy-poll before sleeping; adapts between 0 and poll_us */
+	/* how long to busy-poll before sleeping, adapting between 0 and poll_us: while a disk is at
+	 * work, and while it is the driver's turn */
+	u64 windows_ns[2];
+	u32 at_disks; /* operations on storage in flight */
 	pthread_t thread;
 	bool running; /* the thread is there */
 	int error;    /* of its start */
@@ -112,7 +115,7 @@ struct reactor_engine {
 	/* [reactor] Is there anything for enter() to submit? For reap() to take (or for enter() to
 	 * fetch)? NULL: the engine does not busy-poll. */
 	bool (*unsubmitted)(struct reactor *reactor);
-	bool (*completed)(struct reactor *reactor);
+	u32 (*completed)(struct reactor *reactor);
 	/* [reactor] Is anything in flight whose end enter() has to look for, so that there must be
 	 * no sleep? NULL: never. */
 	bool (*looks)(const struct reactor *reactor);
@@ -149,7 +152,19 @@ static inline void reactor_op_done(struct reactor_op *op, s32 result)
 	op->state = REACTOR_OP_IDLE;
 	if (op->held)
 		reactor_buffered_ended(op);
+	if (op->at_disk) {
+		op->at_disk = false;
+		op->reactor->at_disks--;
+	}
 	op->done(op, result);
+}
+
+/* [reactor] Gives op, which is on storage, to the engine. */
+static inline void reactor_to_disk(struct reactor *reactor, struct reactor_op *op)
+{
+	op->at_disk = true;
+	reactor->at_disks++;
+	reactor->reactors->engine->submit(reactor, op);
 }
 
 /* [worker] op has ended with op->result. */

@@ -399,7 +399,7 @@ static void uring_enter(struct reactor *reactor, bool wait)
 		io_uring_sqring_wait(&uring->ring);
 }
 
-static bool uring_completed(struct reactor *reactor)
+static u32 uring_completed(struct reactor *reactor)
 {
 	struct uring *uring = reactor->ring;
 

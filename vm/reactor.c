@@ -37,10 +37,10 @@ void reactor_submit(struct reactor *reactor, struct reactor_op *op)
 
 	op->reactor = reactor;
 	reactor_count(&reactor->counts.operations, 1);
-	if (op->code != REACTOR_READV && reactors->storage[op->file] &&
-	    reactor_buffered_take(reactor, op))
-		return;
-	reactors->engine->submit(reactor, op);
+	if (!reactors->storage[op->file])
+		reactors->engine->submit(reactor, op);
+	else if (op->code == REACTOR_READV || !reactor_buffered_take(reactor, op))
+		reactor_to_disk(reactor, op);
 }
 
 void reactor_cancel(struct reactor *reactor, struct reactor_op *op)
@@ -442,9 +442,15 @@ static bool looks(const struct reactor *reactor)
 	return engine->looks && engine->looks(reactor);
 }
 
+/* A disk's answer and the driver's next request are as far apart as they are: each has a window. */
+static u64 *window_of(struct reactor *reactor)
+{
+	return &reactor->windows_ns[reactor->at_disks != 0];
+}
+
 bool reactor_polls(const struct reactor *reactor)
 {
-	return reactor->window_ns != 0 || looks(reactor);
+	return reactor->windows_ns[reactor->at_disks != 0] || looks(reactor);
 }
 
 static u64 now_ns(void)
@@ -482,12 +488,12 @@ static bool spin_briefly(struct reactor *reactor)
 
 /* Looks for work until the window, which began at start, ends. True: there is some, the next sweep
  * finds it. */
-static bool spin(struct reactor *reactor, u64 start)
+static bool spin(struct reactor *reactor, u64 start, u64 window_ns)
 {
 	do
 		if (spin_briefly(reactor))
 			return true;
-	while (now_ns() - start < reactor->window_ns);
+	while (now_ns() - start < window_ns);
 	reactor_count(&reactor->counts.polls_missed, 1);
 	return ask_pollers(reactor, true);
 }
@@ -497,27 +503,26 @@ static bool spin(struct reactor *reactor, u64 start)
  * window would have covered makes it longer, one that no window covers makes it shorter, down to
  * none. So a hot queue costs no wake-ups, and an idle one no CPU.
  */
-static void adapt_window(struct reactor *reactor, u64 idle_ns)
+static void adapt_window(u64 *window_ns, u64 most, u64 idle_ns)
 {
-	u64 most = reactor->reactors->config.poll_us * 1000ull;
-
-	if (idle_ns <= reactor->window_ns)
+	if (idle_ns <= *window_ns)
 		return;
 	if (idle_ns > most) {
-		reactor->window_ns =
-			reactor->window_ns > WINDOW_LEAST_NS ? reactor->window_ns / 2 : 0;
+		*window_ns = *window_ns > WINDOW_LEAST_NS ? *window_ns / 2 : 0;
 		return;
 	}
-	reactor->window_ns = reactor->window_ns ? reactor->window_ns * 2 : WINDOW_LEAST_NS;
-	if (reactor->window_ns > most)
-		reactor->window_ns = most;
+	*window_ns = *window_ns ? *window_ns * 2 : WINDOW_LEAST_NS;
+	if (*window_ns > most)
+		*window_ns = most;
 }
 
 /* Nothing is left to do: looks around for a while, then sleeps until something comes. */
 static void idle(struct reactor *reactor)
 {
 	const struct reactor_engine *engine = reactor->reactors->engine;
-	u64 start;
+	const struct reactors_config *config = &reactor->reactors->config;
+	u64 *window_ns = window_of(reactor), start;
+	u32 came;
 
 	if (looks(reactor)) { /* for those, and so for everything else too */
 		engine->enter(reactor, false);
@@ -525,25 +530,27 @@ static void idle(struct reactor *reactor)
 		return;
 	}
 	/* Queues that were served while there was something to look for. */
-	if (reactor->reactors->config.iopoll && !reactor->window_ns && ask_pollers(reactor, true))
+	if ((config->poll_us || config->iopoll) && !*window_ns && ask_pollers(reactor, true))
 		return;
-	if (!reactor->reactors->config.poll_us || !engine->completed) {
+	if (!config->poll_us || !engine->completed) {
 		engine->enter(reactor, true);
 		return;
 	}
-	if (reactor->window_ns) {
+	if (*window_ns) {
 		if (engine->unsubmitted(reactor))
 			engine->enter(reactor, false);
 		if (spin_briefly(reactor))
 			return;
 		start = now_ns();
-		if (spin(reactor, start))
+		if (spin(reactor, start, *window_ns))
 			return;
 	} else {
 		start = now_ns();
 	}
 	engine->enter(reactor, true);
-	adapt_window(reactor, now_ns() - start);
+	/* What a page cache answers is done while it is submitted, one after the other. */
+	came = engine->completed(reactor);
+	adapt_window(window_ns, config->poll_us * 1000ull, (now_ns() - start) / (came ? came : 1));
 }
 
 static void sweep(struct reactor *reactor)

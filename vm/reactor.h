@@ -55,6 +55,7 @@ struct reactor_op {
 	bool buffered;
 	/* the reactor's own; zero before the first use */
 	u8 state, held;
+	bool at_disk;
 	s32 result;
 	struct reactor *reactor;
 	struct reactor_op *next;
