@@ -43,7 +43,7 @@ TSAN_OBJECTS := $(SOURCES:%.c=build/tsan/%.o)
 
 # What runs once had better be small; sha256.c runs over megabytes.
 ONCE	     := $(filter-out firmware/sha256.c,$(filter firmware/% machine/% vm/config% vm/host-check.c vm/json.c vm/stats.c vm/kvm.c \
-		vm/cpuid.c vm/registers.c vm/memory.c vm/end.c vm/panic-watch.c backends/disk-% backends/terminal% virtio/stats.c virtio/strict%,$(SOURCES)))
+		vm/cpuid.c vm/registers.c vm/memory.c vm/end.c vm/panic-watch.c backends/disk-% backends/terminal% virtio/stats.c virtio/describe.c virtio/strict%,$(SOURCES)))
 $(ONCE:%.c=build/obj/%.o): CFLAGS += -Os
 
 all: build/vmm

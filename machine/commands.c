@@ -10,6 +10,7 @@
 #include "machine/control.h"
 #include "machine/hotplug.h"
 #include "machine/learned.h"
+#include "virtio/describe.h"
 #include "virtio/stats.h"
 #include "vm/log.h"
 
@@ -127,11 +128,31 @@ static int do_resize(struct command *c)
 	return error;
 }
 
+/* Begins the device's object with what it is, and what state it is in. */
+static void begin_device(struct command *c, struct machine_device *d, u8 status)
+{
+	struct json *answer = c->answer;
+	char address[16];
+
+	json_begin_object(answer, NULL);
+	json_text(answer, "id", d->id);
+	json_text(answer, "type", d->device->ops->name);
+	if (d->function) {
+		snprintf(address, sizeof(address), "00:%02x.0", virtio_pci_slot(d->function));
+		json_text(answer, "address", address);
+	}
+	json_text(answer, "state",
+		  hotplug_vanished(c->m->hotplug, d)	 ? "gone"
+		  : d->removal.asked			 ? "leaving"
+		  : status & VIRTIO_CONFIG_S_NEEDS_RESET ? "broken"
+		  : status & VIRTIO_CONFIG_S_DRIVER_OK	 ? "driven"
+							 : "idle");
+}
+
 static void put_device(struct command *c, struct machine_device *d)
 {
 	struct virtio_device *device = d->device;
 	struct json *answer = c->answer;
-	char address[16];
 	bool legacy;
 	u64 features;
 	u32 generation;
@@ -143,13 +164,7 @@ static void put_device(struct command *c, struct machine_device *d)
 	features = device->features;
 	generation = device->config_generation;
 	pthread_mutex_unlock(&device->lock);
-	json_begin_object(answer, NULL);
-	json_text(answer, "id", d->id);
-	json_text(answer, "type", device->ops->name);
-	if (d->function) {
-		snprintf(address, sizeof(address), "00:%02x.0", virtio_pci_slot(d->function));
-		json_text(answer, "address", address);
-	}
+	begin_device(c, d, status);
 	if (d->kind == MACHINE_DISK) {
 		json_text(answer, "source", d->disk.path);
 		json_number(answer, "size", d->disk.sectors * DISK_SECTOR);
@@ -157,12 +172,6 @@ static void put_device(struct command *c, struct machine_device *d)
 	} else if (d->kind == MACHINE_NET) {
 		json_text(answer, "source", d->tap.name);
 	}
-	json_text(answer, "state",
-		  hotplug_vanished(c->m->hotplug, d)	 ? "gone"
-		  : d->removal.asked			 ? "leaving"
-		  : status & VIRTIO_CONFIG_S_NEEDS_RESET ? "broken"
-		  : status & VIRTIO_CONFIG_S_DRIVER_OK	 ? "driven"
-							 : "idle");
 	json_text(answer, "layout",
 		  status & VIRTIO_CONFIG_S_DRIVER ? legacy ? "legacy" : "modern" : NULL);
 	json_hex(answer, "features", features);
@@ -172,7 +181,19 @@ static void put_device(struct command *c, struct machine_device *d)
 	json_end(answer);
 }
 
-static int do_list(struct command *c)
+static void describe_device(struct command *c, struct machine_device *d)
+{
+	u8 status;
+
+	pthread_mutex_lock(&d->device->lock);
+	status = d->device->status;
+	pthread_mutex_unlock(&d->device->lock);
+	begin_device(c, d, status);
+	virtio_describe(d->device, d->function, c->answer);
+	json_end(c->answer);
+}
+
+static int each_device(struct command *c, void (*put)(struct command *c, struct machine_device *d))
 {
 	const char *name;
 	int error = UNPACK(c, "{s:s}", "command", &name);
@@ -181,9 +202,19 @@ static int do_list(struct command *c)
 		return error;
 	json_begin_array(c->answer, "devices");
 	for (u32 i = 0; i < c->m->device_count; i++)
-		put_device(c, c->m->devices[i]);
+		put(c, c->m->devices[i]);
 	json_end(c->answer);
 	return 0;
+}
+
+static int do_list(struct command *c)
+{
+	return each_device(c, put_device);
+}
+
+static int do_devices(struct command *c)
+{
+	return each_device(c, describe_device);
 }
 
 static int do_stats(struct command *c)
@@ -249,9 +280,9 @@ static const struct {
 	const char *name;
 	int (*run)(struct command *c);
 } commands[] = {
-	{ "add", do_add },   { "remove", do_remove },	  { "resize", do_resize },
-	{ "list", do_list }, { "stats", do_stats },	  { "power", do_power },
-	{ "quit", do_quit }, { "announce", do_announce },
+	{ "add", do_add },     { "remove", do_remove },	  { "resize", do_resize },
+	{ "list", do_list },   { "devices", do_devices }, { "stats", do_stats },
+	{ "power", do_power }, { "quit", do_quit },	  { "announce", do_announce },
 };
 
 static int run(struct command *c)
@@ -266,8 +297,8 @@ static int run(struct command *c)
 	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
 		if (!strcmp(commands[i].name, name))
 			return commands[i].run(c);
-	log_line("%.40s: there is no such command; there are add, remove, resize, list, stats, "
-		 "power, quit, announce",
+	log_line("%.40s: there is no such command; there are add, remove, resize, list, devices, "
+		 "stats, power, quit, announce",
 		 name);
 	return -EINVAL;
 }

@@ -33,8 +33,7 @@ static int usage(const char *why)
 {
 	log_line("ctl: %s; vmm ctl PATH add disk PATH[,...] | add net TAP[,...] | remove ID "
 		 "[--force] [--timeout SECONDS] | resize ID [SIZE] [--shrink] | list [--json] | "
-		 "stats "
-		 "| power | quit | announce ID",
+		 "devices [--json] | stats | power | quit | announce ID",
 		 why);
 	return STATUS_USAGE;
 }
@@ -168,7 +167,7 @@ static int announce(struct call *call)
 static int list(struct call *call)
 {
 	call->json = call->count == 1 && !strcmp(call->words[0], "--json");
-	return call->count && !call->json ? usage("list takes --json") : STATUS_OK;
+	return call->count && !call->json ? usage("that takes --json") : STATUS_OK;
 }
 
 static int nothing(struct call *call)
@@ -217,6 +216,14 @@ static void show_list(const struct call *call, json_t *answer)
 	}
 }
 
+static void show_devices(const struct call *call, json_t *answer)
+{
+	if (call->json)
+		show_json(call, answer);
+	else
+		ctl_show_devices(answer);
+}
+
 static void show_id(const struct call *call, json_t *answer)
 {
 	(void)call;
@@ -228,9 +235,11 @@ static const struct {
 	int (*build)(struct call *call);
 	void (*show)(const struct call *call, json_t *answer); /* NULL: success says enough */
 } commands[] = {
-	{ "add", add, show_id },     { "remove", remove_device, NULL }, { "resize", resize, NULL },
-	{ "list", list, show_list }, { "stats", nothing, show_json },	{ "power", nothing, NULL },
-	{ "quit", nothing, NULL },   { "announce", announce, NULL },
+	{ "add", add, show_id },	   { "remove", remove_device, NULL },
+	{ "resize", resize, NULL },	   { "list", list, show_list },
+	{ "devices", list, show_devices }, { "stats", nothing, show_json },
+	{ "power", nothing, NULL },	   { "quit", nothing, NULL },
+	{ "announce", announce, NULL },
 };
 
 /* ---- the wire ---- */

@@ -9,4 +9,8 @@
  * is one log line. Main thread. */
 int ctl_main(int argc, char **argv);
 
+/* ctl-devices.c: the answer to `devices` as people read it, on stdout. Main thread. */
+struct json_t;
+void ctl_show_devices(const struct json_t *answer);
+
 #endif

@@ -110,6 +110,8 @@ struct virtio_queue_counts {
 #define VIRTIO_INTERRUPT_NONE (-1) /* no vector: the driver does not want any */
 #define VIRTIO_INTERRUPT_INTX (-2) /* ISR bit 0, then the line */
 
+#define VIRTIO_SHOWN_LENT BIT64(63) /* virtio_queue.shown */
+
 struct virtio_queue {
 	struct virtio_device *device;
 	u16 index;
@@ -135,6 +137,9 @@ struct virtio_queue {
 	struct virtqueue ring;
 	_Atomic int state; /* enum virtio_queue_state; written by the reactor */
 	u32 in_flight;	   /* buffers popped and not yet pushed or unpopped */
+	/* left to be read by anyone (relaxed) once a sweep: the next entry to take, the next to
+	 * write as used, and in_flight, from bit 0, 16 and 32; or VIRTIO_SHOWN_LENT */
+	_Atomic u64 shown;
 	struct reactor_event doorbell;
 	struct reactor_task serve, flush;
 	struct reactor_poller poller;

@@ -148,6 +148,16 @@ static void become_idle(struct virtio_queue *queue)
 	pthread_mutex_unlock(&device->lock);
 }
 
+static void show(struct virtio_queue *queue)
+{
+	u64 shown = VIRTIO_SHOWN_LENT;
+
+	if (!queue->lent)
+		shown = queue->ring.next_available | (u64)queue->ring.next_used << 16 |
+			(u64)queue->in_flight << 32;
+	atomic_store_explicit(&queue->shown, shown, memory_order_relaxed);
+}
+
 static void flush_run(struct reactor_task *task)
 {
 	struct virtio_queue *queue = container_of(task, struct virtio_queue, flush);
@@ -168,6 +178,7 @@ static void flush_run(struct reactor_task *task)
 		return;
 	if (!may_dma(queue)) /* kept until bus mastering comes back, or a reset */
 		return;
+	show(queue);
 	if (vq_publish(&queue->ring))
 		virtio_queue_interrupt(queue);
 	else if (queue->ring.published != published)
@@ -177,6 +188,7 @@ static void flush_run(struct reactor_task *task)
 static void serve_run(struct reactor_task *task)
 {
 	struct virtio_queue *queue = container_of(task, struct virtio_queue, serve);
+	enum virtio_served served;
 
 	if (!may_take(queue))
 		return;
@@ -184,7 +196,9 @@ static void serve_run(struct reactor_task *task)
 	latency_break(&queue->latency);
 	count(&queue->counts.batches, 1);
 	queue->polled = false;
-	if (queue->device->ops->serve(queue) == VIRTIO_SERVED_LATER)
+	served = queue->device->ops->serve(queue);
+	show(queue);
+	if (served == VIRTIO_SERVED_LATER)
 		return;
 	if (reactor_polls(queue->reactor)) { /* no notifications until the reactor rests */
 		queue->polled = true;
@@ -237,6 +251,7 @@ static void start(struct virtio_queue *queue, const struct vq_setup *setup)
 	reactor_poller_add(queue->reactor, &queue->poller);
 	if (queue->device->ops->queue_start)
 		queue->device->ops->queue_start(queue);
+	show(queue);
 	/* A doorbell rung before this was ignored. */
 	virtio_queue_schedule(queue);
 }

@@ -303,6 +303,9 @@ static void man_control(void)
 		  "Give a disk and its image another size, as in 20G; without one, the disk gets "
 		  "the size that its file or block device has now. A smaller one needs --shrink." },
 		{ "list [--json]", "Show the devices." },
+		{ "devices [--json]",
+		  "Show what each virtio device is doing: status, layout, features, interrupts, "
+		  "queues." },
 		{ "stats", "Print what --stats writes." },
 		{ "power", "Press the power button." },
 		{ "quit", "End the machine, with status 4." },

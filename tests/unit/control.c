@@ -165,6 +165,23 @@ static const char *const wrong[] = {
 	"{\"command\":\"%s%n\"}",
 };
 
+static void devices_are_described(void **state)
+{
+	int fd = client();
+	const char *id, *text;
+
+	(void)state;
+	assert_int_equal(add_disk(image("a", MIB(1)), &id), 0);
+	assert_true(say(fd, "{\"command\":\"devices\"}\n", 22));
+	text = hear(fd);
+	assert_non_null(text);
+	if (!strstr(text, "{\"id\": \"blk0\", \"type\": \"blk\", \"address\": \"00:01.0\", "
+			  "\"state\": \"idle\", \"status\": [], \"layout\": \"transitional\"") ||
+	    !strstr(text, "\"FLUSH\"") || !strstr(text, "{\"queue\": 0, "))
+		fail_msg("%s", text);
+	close(fd);
+}
+
 static void mistakes_are_told(void **state)
 {
 	int fd = client();
@@ -494,7 +511,7 @@ int main(void)
 		TEST(huge_requests_are_refused),   TEST(a_deaf_client_is_not_heard),
 		TEST(half_a_request_has_its_time), TEST(clients_beyond_number),
 		TEST(descriptors_do_not_pile_up),  TEST(a_removal_is_answered_when_it_is_done),
-		TEST(the_socket_is_the_users),
+		TEST(the_socket_is_the_users),	   TEST(devices_are_described),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
