@@ -160,8 +160,8 @@ int strict_attach(struct virtio_device *device, enum config_strict mode)
 
 		/* By head, or by the driver's own name of a buffer, which may be any. */
 		queue->sizes = device->queues[i].max_size;
-		queue->sums = calloc(queue->sizes, sizeof(*queue->sums));
-		if (!queue->sums)
+		queue->chains = calloc(queue->sizes, sizeof(*queue->chains));
+		if (!queue->chains)
 			goto fail;
 	}
 	return 0;
@@ -178,7 +178,7 @@ void strict_detach(struct virtio_device *device)
 	if (!strict)
 		return;
 	for (u16 i = 0; i < device->queue_count; i++)
-		free(strict->queues[i].sums);
+		free(strict->queues[i].chains);
 	free(strict);
 	device->strict = NULL;
 }

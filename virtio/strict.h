@@ -84,6 +84,15 @@ extern const struct strict_rule_text strict_rules[STRICT_RULES];
 /* `--strict list`: every rule, to stdout. Logs, 0 or -errno. Main thread. */
 int strict_print_rules(void);
 
+/* A chain when it was taken. */
+struct strict_chain {
+	u64 sum;	 /* of its descriptors in the ring; split: and in its table */
+	u64 table_sum;	 /* packed: of its table */
+	u64 table;	 /* packed: where that is (guest-physical), */
+	u32 table_bytes; /* and how long; 0: there is none */
+	u16 start;	 /* packed: its first descriptor, free-running */
+};
+
 struct strict_queue {
 	/* registers, under the device's lock */
 	bool vector_unread, reset_unread;
@@ -95,8 +104,8 @@ struct strict_queue {
 	u64 kicks, taken;		/* since the start */
 	u32 mutes; /* doorbell events since notifications were last turned off */
 	bool muted;
-	u64 *sums; /* of the chains in flight, by head */
-	u16 sizes; /* elements of sums */
+	struct strict_chain *chains; /* in flight, by head or buffer id */
+	u16 sizes;		     /* elements of chains */
 };
 
 struct strict {

@@ -39,7 +39,6 @@ void strict_fault(struct virtio_queue *queue)
 		{ "jumped", STRICT_RING_INDEX },
 		{ "head", STRICT_RING_HEAD },
 		{ "buffer id", STRICT_RING_HEAD },
-		{ "buffer id", STRICT_RING_HEAD },
 		{ "next index", STRICT_RING_HEAD },
 		{ "in flight", STRICT_RING_IN_FLIGHT },
 	};
@@ -118,16 +117,13 @@ static struct chain look(struct virtqueue *vq, u16 head)
 	return chain;
 }
 
-static void check_chain(struct virtqueue *vq, struct strict_queue *strict, u16 head)
+static void check_split(struct virtqueue *vq, struct strict_queue *strict, u16 head)
 {
 	const u16 known = VRING_DESC_F_NEXT | VRING_DESC_F_WRITE | VRING_DESC_F_INDIRECT;
 	struct virtio_queue *queue = queue_of(vq);
-	struct chain chain;
+	struct chain chain = look(vq, head);
 
-	if (strict->format != &vq_split || head >= strict->sizes)
-		return;
-	chain = look(vq, head);
-	strict->sums[head] = chain.sum;
+	strict->chains[head].sum = chain.sum;
 	if (chain.flags & ~known)
 		strict_report(queue->device, queue, STRICT_RING_FLAGS, "flags 0x%x at head %u",
 			      chain.flags & ~known, head);
@@ -136,18 +132,146 @@ static void check_chain(struct virtqueue *vq, struct strict_queue *strict, u16 h
 			      "%u descriptors in a queue of %u", chain.count, vq->size);
 }
 
-static void check_suppression(struct virtqueue *vq, const struct strict_queue *strict)
+static void check_split_suppression(struct virtqueue *vq)
 {
 	const struct vring_avail *available = vq->available;
 	struct virtio_queue *queue = queue_of(vq);
-	u16 flags;
+	u16 flags = le16toh(__atomic_load_n(&available->flags, __ATOMIC_RELAXED));
 
-	if (strict->format != &vq_split)
-		return;
-	flags = le16toh(__atomic_load_n(&available->flags, __ATOMIC_RELAXED));
 	if (flags > (vq->event_idx ? 0 : VRING_AVAIL_F_NO_INTERRUPT))
 		strict_report(queue->device, queue, STRICT_RING_SUPPRESSION, "flags are 0x%x%s",
 			      flags, vq->event_idx ? " with EVENT_IDX" : "");
+}
+
+/* ---- chains of a packed ring ---- */
+
+/* The sum of so many descriptors in the ring, from `at` on; the last is left in *address and *tail,
+ * and the flags of all are returned in *flags. Each half is loaded as the format does it. */
+static u64 sum_of_ring(const struct virtqueue *vq, u32 at, u16 count, u64 *address, u64 *tail,
+		       u16 *flags)
+{
+	const u64 *words = vq->descriptors;
+	u64 sum = 0;
+
+	*flags = 0;
+	while (count--) {
+		*address = le64toh(__atomic_load_n(&words[2 * at], __ATOMIC_RELAXED));
+		*tail = le64toh(__atomic_load_n(&words[2 * at + 1], __ATOMIC_RELAXED));
+		sum = mix(mix(sum, *address), *tail);
+		*flags |= (u16)(*tail >> 48);
+		at = at + 1 == vq->size ? 0 : at + 1;
+	}
+	return sum;
+}
+
+/* Of a table; what means nothing in it may change (2.8.7). */
+static u64 sum_of_table(const struct virtqueue *vq, u64 at, u32 bytes)
+{
+	const struct vring_packed_desc *table = memory_at(vq->memory, at, bytes);
+	struct vring_packed_desc desc;
+	u64 sum = 0;
+
+	for (u32 i = 0; table && i < bytes / sizeof(desc); i++) {
+		memcpy(&desc, &table[i], sizeof(desc));
+		__asm__ volatile("" ::: "memory");
+		sum = mix(mix(sum, le64toh(desc.addr)),
+			  (u64)le32toh(desc.len) << 16 |
+				  (le16toh(desc.flags) & VRING_DESC_F_WRITE));
+	}
+	return sum;
+}
+
+/* Where in the ring the free-running index stands, which is not before next_used's round. */
+static u32 place_of(const struct virtqueue *vq, u16 index)
+{
+	u32 back = (u16)(vq->next_available - index);
+
+	return vq->take.at >= back ? vq->take.at - back : vq->take.at + vq->size - back;
+}
+
+static u16 span_of(const struct virtqueue *vq, u16 id)
+{
+	return vq->span[id] & 0x7fff;
+}
+
+static void check_packed(struct virtqueue *vq, struct strict_queue *strict, u16 id)
+{
+	const u16 known = VRING_DESC_F_NEXT | VRING_DESC_F_WRITE | VRING_DESC_F_INDIRECT |
+			  BIT(VRING_PACKED_DESC_F_AVAIL) | BIT(VRING_PACKED_DESC_F_USED);
+	struct strict_chain *chain = &strict->chains[id];
+	struct virtio_queue *queue = queue_of(vq);
+	u16 span = span_of(vq, id), flags;
+	u64 address = 0, tail = 0;
+
+	chain->start = (u16)(vq->next_available - span);
+	chain->sum = sum_of_ring(vq, place_of(vq, chain->start), span, &address, &tail, &flags);
+	chain->table = address;
+	chain->table_bytes = flags & VRING_DESC_F_INDIRECT ? (u32)tail : 0;
+	chain->table_sum = sum_of_table(vq, address, chain->table_bytes);
+	if (flags & ~known)
+		strict_report(queue->device, queue, STRICT_RING_FLAGS, "flags 0x%x at id %u",
+			      flags & ~known, id);
+}
+
+/*
+ * Used descriptors are written in ring order, over those of whoever was there (2.8.2), and the
+ * driver may then make new ones of them: a chain whose place we have passed has only its table
+ * left.
+ */
+static bool packed_changed(const struct virtqueue *vq, const struct strict_chain *chain, u16 id)
+{
+	u64 address, tail;
+	u16 flags;
+
+	if ((u16)(chain->start - vq->next_used) < 0x8000 &&
+	    sum_of_ring(vq, place_of(vq, chain->start), span_of(vq, id), &address, &tail, &flags) !=
+		    chain->sum)
+		return true;
+	return sum_of_table(vq, chain->table, chain->table_bytes) != chain->table_sum;
+}
+
+/* 2.8.14: what the driver's event structure may say. */
+static void check_packed_suppression(struct virtqueue *vq)
+{
+	u32 wish = le32toh(__atomic_load_n((const u32 *)vq->available, __ATOMIC_RELAXED));
+	struct virtio_queue *queue = queue_of(vq);
+	u16 flags = (u16)(wish >> 16);
+
+	if (flags >
+	    (vq->event_idx ? VRING_PACKED_EVENT_FLAG_DESC : VRING_PACKED_EVENT_FLAG_DISABLE))
+		strict_report(queue->device, queue, STRICT_RING_SUPPRESSION, "flags are 0x%x%s",
+			      flags, vq->event_idx ? "" : " without EVENT_IDX");
+}
+
+/* ---- of either ---- */
+
+static void check_taken(struct virtqueue *vq, struct strict_queue *strict, u16 head)
+{
+	if (head >= strict->sizes)
+		return;
+	if (strict->format == &vq_split) {
+		check_split_suppression(vq);
+		check_split(vq, strict, head);
+	} else {
+		check_packed_suppression(vq);
+		check_packed(vq, strict, head);
+	}
+}
+
+static void check_unchanged(struct virtqueue *vq, struct strict_queue *strict, u16 head)
+{
+	struct virtio_queue *queue = queue_of(vq);
+	bool changed;
+
+	if (head >= strict->sizes)
+		return;
+	if (strict->format == &vq_split)
+		changed = look(vq, head).sum != strict->chains[head].sum;
+	else
+		changed = packed_changed(vq, &strict->chains[head], head);
+	if (changed)
+		strict_report(queue->device, queue, STRICT_RING_CHANGED,
+			      "the chain at head %u is another than it was", head);
 }
 
 /* ---- the format ---- */
@@ -172,8 +296,7 @@ static int strict_pop(struct virtqueue *vq, struct vq_buffer *buffer, struct iov
 	if (got <= 0)
 		return got; /* virtio_queue_pop() tells of faults */
 	strict->taken++;
-	check_suppression(vq, strict);
-	check_chain(vq, strict, buffer->head);
+	check_taken(vq, strict, buffer->head);
 	if (queue->device->ops->check)
 		queue->device->ops->check(queue, buffer);
 	return got;
@@ -190,18 +313,17 @@ static void strict_unpop(struct virtqueue *vq, u16 count)
 static void strict_push(struct virtqueue *vq, u16 head, u32 written)
 {
 	struct strict_queue *strict = strict_of(vq);
-	struct virtio_queue *queue = queue_of(vq);
 
-	if (strict->format == &vq_split && head < strict->sizes &&
-	    look(vq, head).sum != strict->sums[head])
-		strict_report(queue->device, queue, STRICT_RING_CHANGED,
-			      "the chain at head %u is another than it was", head);
+	check_unchanged(vq, strict, head);
 	strict->format->push(vq, head, written);
 }
 
 static void strict_skip(struct virtqueue *vq, u16 head)
 {
-	strict_of(vq)->format->skip(vq, head);
+	struct strict_queue *strict = strict_of(vq);
+
+	check_unchanged(vq, strict, head);
+	strict->format->skip(vq, head);
 }
 
 static bool strict_publish(struct virtqueue *vq)
