@@ -251,6 +251,18 @@ static int do_quit(struct command *c)
 	return 0;
 }
 
+static int do_nmi(struct command *c)
+{
+	const char *name;
+	int error = UNPACK(c, "{s:s}", "command", &name);
+
+	if (error)
+		return error;
+	vcpus_nmi(c->m->vcpus);
+	json_text(c->answer, "done", name);
+	return 0;
+}
+
 static int do_announce(struct command *c)
 {
 	const char *name, *id;
@@ -283,6 +295,7 @@ static const struct {
 	{ "add", do_add },     { "remove", do_remove },	  { "resize", do_resize },
 	{ "list", do_list },   { "devices", do_devices }, { "stats", do_stats },
 	{ "power", do_power }, { "quit", do_quit },	  { "announce", do_announce },
+	{ "nmi", do_nmi },
 };
 
 static int run(struct command *c)
@@ -298,7 +311,7 @@ static int run(struct command *c)
 		if (!strcmp(commands[i].name, name))
 			return commands[i].run(c);
 	log_line("%.40s: there is no such command; there are add, remove, resize, list, devices, "
-		 "stats, power, quit, announce",
+		 "stats, power, quit, announce, nmi",
 		 name);
 	return -EINVAL;
 }

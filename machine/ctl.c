@@ -33,7 +33,7 @@ static int usage(const char *why)
 {
 	log_line("ctl: %s; vmm ctl PATH add disk PATH[,...] | add net TAP[,...] | remove ID "
 		 "[--force] [--timeout SECONDS] | resize ID [SIZE] [--shrink] | list [--json] | "
-		 "devices [--json] | stats | power | quit | announce ID",
+		 "devices [--json] | stats | power | nmi | quit | announce ID",
 		 why);
 	return STATUS_USAGE;
 }
@@ -239,7 +239,7 @@ static const struct {
 	{ "resize", resize, NULL },	   { "list", list, show_list },
 	{ "devices", list, show_devices }, { "stats", nothing, show_json },
 	{ "power", nothing, NULL },	   { "quit", nothing, NULL },
-	{ "announce", announce, NULL },
+	{ "announce", announce, NULL },	   { "nmi", nothing, NULL },
 };
 
 /* ---- the wire ---- */

@@ -309,6 +309,7 @@ static void man_control(void)
 		{ "stats", "Print what --stats writes." },
 		{ "power", "Press the power button." },
 		{ "quit", "End the machine, with status 4." },
+		{ "nmi", "Send every vCPU an NMI: a guest that hangs may say where." },
 		{ "announce ID", "Have the guest make an interface known on its network." },
 	};
 
