@@ -69,12 +69,13 @@ static int run_machine(const struct config *config, const struct milestones *mil
 	m->config = config;
 	m->milestones = *milestones;
 	m->start = ticks_look();
-	m->kvm.fd = m->kvm.vm = -1;
+	m->kvm.fd = m->kvm.vm = m->vmcore = -1;
 	raise_file_limit();
 	m->signals = catch_signals();
 	if (m->signals >= 0 && !machine_make(m) && !machine_start(m)) {
 		reason = machine_run(m, &value);
 		terminal_restore();
+		machine_write_core(m, reason);
 		machine_write_stats(m, true);
 		end_report(reason, value);
 		status = end_status(reason, value);

@@ -155,6 +155,8 @@ int machine_make(struct machine *m)
 		log_line("start: %s; " MORE_FILES, strerror(-ret));
 	if (!ret)
 		ret = machine_open_backends(m);
+	if (!ret)
+		ret = machine_open_core(m);
 	if (!ret && config->control)
 		ret = control_create(&m->control, m, config->control);
 	milestones_mark(&m->milestones, "backends open");
@@ -189,6 +191,7 @@ int machine_start(struct machine *m)
 	sandbox_on_violation(terminal_restore);
 	if (m->control)
 		sandbox_allow_control();
+	sandbox_allow_vmcore(m->vmcore);
 	sandbox_allow_rewriting(m->stats.rewritten ? m->stats.fd : -1);
 	if (m->config->sandbox)
 		ret = sandbox_prepare();

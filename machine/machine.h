@@ -84,6 +84,7 @@ struct machine {
 	struct stats stats;
 	struct ticks start; /* when the machine was begun */
 	struct milestones milestones;
+	int vmcore; /* descriptor of --vmcore, -1: none */
 };
 
 /* Opens what the user named, makes the VM and its devices; config and milestones are set. Logs, 0
@@ -107,6 +108,12 @@ void machine_put_stats(const struct machine *m, struct json *json);
 
 /* Writes --stats; at the end of the run also what --boot-timing adds. */
 void machine_write_stats(const struct machine *m, bool end);
+
+/* --vmcore: opens the file before the sandbox; logs, 0 or -errno. */
+int machine_open_core(struct machine *m);
+/* Writes the core, if there is to be one and the reason is worth it. The vCPUs are paused. What
+ * fails is one log line. */
+void machine_write_core(const struct machine *m, enum end_reason reason);
 
 /*
  * Images are unlocked and taps are free when the process has ended, not a moment later: a ring's

@@ -231,6 +231,11 @@ static int set_boot_timing(struct config_parser *parser, const char *value)
 	return config_bool(parser, NULL, value, &parser->config->boot_timing);
 }
 
+static int set_vmcore(struct config_parser *parser, const char *value)
+{
+	return config_set_string(&parser->config->vmcore, value);
+}
+
 static int set_control(struct config_parser *parser, const char *value)
 {
 	if (strlen(value) >= sizeof(((struct sockaddr_un *)0)->sun_path))
@@ -263,8 +268,7 @@ const struct config_option config_options[] = {
 	  .man = "The Linux kernel to boot: a bzImage (boot protocol 2.12 or newer, 64-bit) or an "
 		 "ELF "
 		 "vmlinux. Needed." },
-	{ "kernel-decompress", NULL, "by the host", .beside = true,
-	  .set = set_kernel_decompress,
+	{ "kernel-decompress", NULL, "by the host", .beside = true, .set = set_kernel_decompress,
 	  .man = "Unpack a bzImage on the host and boot the ELF kernel inside, which is quicker "
 		 "than to let the guest do it; off by default, because the kernel's own unpacking "
 		 "is what randomizes its address (KASLR). gzip, xz, zstd and lz4, each by its "
@@ -282,11 +286,18 @@ const struct config_option config_options[] = {
 	  .man = "Words for the kernel's command line. They come after vmm's own, so they win." },
 	{ "cpus", "N", "virtual CPUs, 1 to 254 [1]", .set = set_cpus, .suboptions = cpus_suboptions,
 	  .man = "Virtual CPUs, 1 to 254. The default is 1." },
-	{ "mem", "SIZE", "memory, as in 512M or 4G [512M]", .set = set_mem,
-	  .suboptions = mem_suboptions,
+	{ "mem", "SIZE", "memory [512M]", .set = set_mem, .suboptions = mem_suboptions,
 	  .man = "The machine's memory: a number with M, G or T, or a plain number of MiB; at "
 		 "least 64M. "
 		 "The default is 512M." },
+	{ "vmcore", "FILE", "core at a crash", .set = set_vmcore, .beside = true,
+	  .man = "When the guest's kernel panics, at a triple fault and when KVM cannot go on, "
+		 "write "
+		 "the machine's memory and registers to this regular file as an ELF core, for gdb "
+		 "and "
+		 "crash. It is made anew at the start, stays empty if none of these happens, and "
+		 "has "
+		 "holes where memory is zero." },
 	{ "disk", "PATH", "raw image or block device; may repeat", .set = config_set_disk,
 	  .suboptions = config_disk_suboptions, .function = true, .list = true,
 	  .man = "A raw disk image or a block device, as a virtio disk: /dev/vda, /dev/vdb and so "

@@ -438,6 +438,7 @@ void config_free(struct config *config)
 	free(config->serial);
 	free(config->stats);
 	free(config->control);
+	free(config->vmcore);
 	for (u32 i = 0; i < config->disk_count; i++)
 		free(config->disks[i].path);
 	for (u32 i = 0; i < config->net_count; i++)

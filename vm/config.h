@@ -111,6 +111,7 @@ struct config {
 	bool boot_timing;
 	enum config_mmio mmio;
 	enum config_strict strict; /* CONFIG_STRICT_LIST is an action */
+	char *vmcore;		   /* a file's path, NULL: none */
 	char *control;		   /* the control socket's path, NULL: none */
 };
 

@@ -13,5 +13,6 @@
 
 #define SANDBOX_PID	   0x7eed0001u /* ours */
 #define SANDBOX_REWRITABLE 0x7eed0002u /* the file of sandbox_allow_rewriting() */
+#define SANDBOX_VMCORE	   0x7eed0003u /* that of sandbox_allow_vmcore() */
 
 #endif

@@ -138,6 +138,7 @@ static const struct rule calls[] = {
 	/* One file only: what main may cut short must not be a disk image. */
 	CALL_IF(pwrite64, M, 0, LOW, SANDBOX_REWRITABLE),
 	CALL_IF(ftruncate, M, 0, LOW, SANDBOX_REWRITABLE),
+	CALL_IF(pwrite64, M, 0, LOW, SANDBOX_VMCORE),
 	/* A thread may signal its own process only: raise(), abort(), calling vCPUs out of the
 	   guest. */
 	CALL_IF(tgkill, ALL, 0, LOW, SANDBOX_PID),

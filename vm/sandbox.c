@@ -42,6 +42,7 @@ _Static_assert(ARRAY_SIZE(programs) == SANDBOX_PROGRAMS, "a program for each kin
 static void (*violation_hook)(void);
 static bool prepared;
 static int rewritable = -1; /* sandbox_allow_rewriting() */
+static int vmcore = -1;	    /* sandbox_allow_vmcore() */
 static bool control;	    /* sandbox_allow_control() */
 static __thread volatile sig_atomic_t violations;
 
@@ -115,6 +116,11 @@ void sandbox_allow_rewriting(int fd)
 	rewritable = fd;
 }
 
+void sandbox_allow_vmcore(int fd)
+{
+	vmcore = fd;
+}
+
 void sandbox_allow_control(void)
 {
 	control = true;
@@ -154,6 +160,8 @@ static bool settle_all(void)
 	bool found = settle(&programs[SANDBOX_MAIN], SANDBOX_REWRITABLE, (u32)rewritable);
 
 	found &= settle(&programs[SANDBOX_CONTROL], SANDBOX_REWRITABLE, (u32)rewritable);
+	found &= settle(&programs[SANDBOX_MAIN], SANDBOX_VMCORE, (u32)vmcore);
+	found &= settle(&programs[SANDBOX_CONTROL], SANDBOX_VMCORE, (u32)vmcore);
 	for (u32 kind = 0; kind < SANDBOX_PROGRAMS; kind++)
 		found &= settle(&programs[kind], SANDBOX_PID, pid);
 	return found;

@@ -25,6 +25,10 @@ void sandbox_on_violation(void (*fn)(void));
  * -1: none. Main thread, before sandbox_prepare(). */
 void sandbox_allow_rewriting(int fd);
 
+/* The main thread may write to this open file too, at any offset (--vmcore). -1: none. Main thread,
+ * before sandbox_prepare(). */
+void sandbox_allow_vmcore(int fd);
+
 /* The main thread may go on serving its control socket: take clients and the descriptors they send,
  * make eventfds, lock and resize disk images. Main thread, before sandbox_prepare(). */
 void sandbox_allow_control(void);

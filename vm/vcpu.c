@@ -618,6 +618,11 @@ void vcpus_nmi(struct vcpus *vcpus)
 	pthread_mutex_unlock(&vcpus->lock);
 }
 
+int vcpus_fd(const struct vcpus *vcpus, u32 index)
+{
+	return index < vcpus->created ? vcpus->vcpu[index].fd : -1;
+}
+
 void vcpus_destroy(struct vcpus *vcpus)
 {
 	if (!vcpus)

@@ -65,6 +65,10 @@ void vcpus_continue(struct vcpus *vcpus);
 /* Sends an NMI to each. Main thread. */
 void vcpus_nmi(struct vcpus *vcpus);
 
+/* The descriptor of vCPU number index, to read or change its state while it is paused; -1: there are
+ * no more. Main thread. */
+int vcpus_fd(const struct vcpus *vcpus, u32 index);
+
 /* Pauses and ends the threads, closes the vCPUs. Main thread. */
 void vcpus_destroy(struct vcpus *vcpus);
 
