@@ -11,6 +11,7 @@
 #define PAGE	     KIB(4)
 #define SEGMENTS_MAX 8192 /* a kernel's direct map and text are few; scattered pages may be many \
 			   */
+#define TABLES_MAX (1u << 18) /* walked: of 4 KiB pages they would map half a TiB */
 #define NAME_BYTES 12	  /* of a note, the longest here */
 #define UPPER_HALF BIT64(63)
 #define WRITE_MAX  MIB(8)
@@ -27,6 +28,7 @@ struct core {
 	const struct memory *memory;
 	Elf64_Phdr *segments;
 	u32 count;
+	u32 tables; /* walked */
 	u8 *notes;
 	size_t notes_size;
 	const u8 *info;
@@ -255,13 +257,17 @@ static void add_segment(struct core *core, u64 va, u64 pa, u64 size)
 }
 
 /* What a table maps into the upper half (Intel SDM volume 3, 4.5). A guest's tables may lead
- * anywhere, so the depth is ours and the number of segments has an end. */
+ * anywhere and in circles, so the depth is ours, and the numbers of tables and segments have an
+ * end. */
 static void walk(struct core *core, u64 table, u32 level, u64 va, u32 from)
 {
 	u64 step = BIT64(12 + 9 * (level - 1));
 	const u8 *entries = memory_at(core->memory, table & ADDRESS_BITS, PAGE);
 
-	for (u32 i = from; entries && i < 512 && core->count < SEGMENTS_MAX; i++) {
+	if (!entries || core->tables == TABLES_MAX)
+		return;
+	core->tables++;
+	for (u32 i = from; i < 512 && core->count < SEGMENTS_MAX; i++) {
 		u64 entry, at = va + i * step;
 
 		memcpy(&entry, entries + 8 * i, sizeof(entry));

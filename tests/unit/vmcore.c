@@ -200,6 +200,21 @@ static void test_endless_tables(void **state)
 	assert_int_equal(head.e_phnum, 8192);
 }
 
+/* Every entry of every level leads to the next, and the last to no RAM: as good as for ever. */
+static void test_tables_of_nothing(void **state)
+{
+	struct fixture *f = *state;
+	Elf64_Ehdr head;
+
+	for (u64 level = 0; level < 4; level++)
+		for (u32 i = 0; i < 512; i++)
+			put(f, TOP + 0x1000 * level + 8 * i,
+			    (level < 3 ? TOP + 0x1000 * (level + 1) : MIB(600)) | PRESENT);
+	assert_int_equal(write_core(f), 0);
+	read_at(f, &head, sizeof(head), 0);
+	assert_int_equal(head.e_phnum, 2);
+}
+
 static void test_full_disk(void **state)
 {
 	struct fixture *f = *state;
@@ -218,6 +233,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_notes, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_info_that_lies, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_endless_tables, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_tables_of_nothing, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_full_disk, set_up, tear_down),
 	};
 
