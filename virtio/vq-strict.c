@@ -207,6 +207,9 @@ static void check_packed(struct virtqueue *vq, struct strict_queue *strict, u16 
 	chain->sum = sum_of_ring(vq, place_of(vq, chain->start), span, &address, &tail, &flags);
 	chain->table = address;
 	chain->table_bytes = flags & VRING_DESC_F_INDIRECT ? (u32)tail : 0;
+	/* read a second time: it need not be what was found good */
+	if (chain->table_bytes > vq->size * sizeof(struct vring_packed_desc))
+		chain->table_bytes = vq->size * (u32)sizeof(struct vring_packed_desc);
 	chain->table_sum = sum_of_table(vq, address, chain->table_bytes);
 	if (flags & ~known)
 		strict_report(queue->device, queue, STRICT_RING_FLAGS, "flags 0x%x at id %u",
