@@ -78,7 +78,9 @@ int main(int argc, char **argv)
 				calls++;
 			}
 		} else if (status >> 8 == (SIGTRAP | PTRACE_EVENT_EXEC << 8)) {
+			/* a shell that became it does not count */
 			running = 1;
+			calls = 1;
 			before = faults(pid);
 		} else if (WSTOPSIG(status) != SIGTRAP && WSTOPSIG(status) != SIGSTOP) {
 			signal = WSTOPSIG(status);
