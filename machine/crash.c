@@ -1,4 +1,5 @@
 /* --vmcore: the file, and whose state goes into it. Main thread. */
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -13,6 +14,15 @@
 
 #define MSR_KERNEL_GS_BASE 0xc0000102u
 
+/* Is this what an earlier machine left, or nothing? A disk image or a kernel is not to be lost. */
+static bool may_go(int fd, const struct stat *st)
+{
+	Elf64_Ehdr head;
+
+	return !st->st_size || (pread(fd, &head, sizeof(head), 0) == sizeof(head) &&
+				!memcmp(head.e_ident, ELFMAG, SELFMAG) && head.e_type == ET_CORE);
+}
+
 int machine_open_core(struct machine *m)
 {
 	const char *path = m->config->vmcore;
@@ -21,12 +31,20 @@ int machine_open_core(struct machine *m)
 
 	if (!path)
 		return 0;
-	m->vmcore = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_NOCTTY | O_CLOEXEC,
+	m->vmcore = open(path, O_RDWR | O_CREAT | O_NONBLOCK | O_NOCTTY | O_CLOEXEC,
 			 0600); /* it will hold the guest's secrets */
 	if (m->vmcore < 0 || fstat(m->vmcore, &st))
 		error = -errno;
 	else if (!S_ISREG(st.st_mode))
 		error = -EINVAL;
+	else if (!may_go(m->vmcore, &st)) {
+		log_line("--vmcore %s: holds something that is not a core; name another file, or "
+			 "remove it",
+			 path);
+		return -EEXIST;
+	} else if (ftruncate(m->vmcore, 0)) {
+		error = -errno;
+	}
 	if (error)
 		log_line("--vmcore %s: %s; give a regular file that can be written", path,
 			 strerror(-error));

@@ -175,9 +175,17 @@ static int start_failed(const struct reactors *reactors, int error)
 	return error;
 }
 
+static void await_begun(struct reactors *reactors, u32 threads)
+{
+	while (threads--)
+		while (sem_wait(&reactors->ready) < 0)
+			; /* EINTR */
+}
+
 int reactors_launch(struct reactors *reactors)
 {
 	pthread_attr_t attr;
+	u32 threads = 0;
 	int error = 0;
 
 	if (reactors->workers)
@@ -191,8 +199,11 @@ int reactors_launch(struct reactors *reactors)
 		pin_attr(&attr, &reactors->config.pin, i);
 		error = reactor_thread_create(&reactor->thread, &attr, reactor_main, reactor);
 		reactor->running = !error;
+		threads += !error;
 	}
 	pthread_attr_destroy(&attr);
+	if (error) /* reactors_destroy() looks at what became of them */
+		await_begun(reactors, threads);
 	return start_failed(reactors, error);
 }
 
@@ -200,9 +211,7 @@ int reactors_ready(struct reactors *reactors)
 {
 	int error = 0;
 
-	for (u32 i = 0; i < reactors->count; i++)
-		while (sem_wait(&reactors->ready) < 0)
-			; /* EINTR */
+	await_begun(reactors, reactors->count);
 	for (u32 i = 0; i < reactors->count && !error; i++)
 		error = reactors->list[i].error;
 	reactors->started = !error;

@@ -11,8 +11,8 @@ def title: if $form == "markdown" then "", "**" + . + "**", "" else "", "## " + 
 
 def targets($list; $heading): if ($list | length) == 0 then empty else
 	($heading | title),
-	(["what", "case", "to reach", "reached", ""] | head),
-	($list[] | [.text, .case, "\(.how) \(.bound | short)", (.got | spread), (if .met then "yes" else "**no**" end)] | row) end;
+	(["what", "case", "to reach", "reached", "rounds", ""] | head),
+	($list[] | [.text, .case, "\(.how) \(.bound | short)", (.got | spread), "\(.got.n)", (if .met then "yes" else "**no**" end)] | row) end;
 
 def measured($part; $heading; $columns): [.summary[] | select(.part == $part)] as $all
 	| if ($all | length) == 0 then empty else
