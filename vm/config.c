@@ -443,5 +443,9 @@ void config_free(struct config *config)
 		free(config->disks[i].path);
 	for (u32 i = 0; i < config->net_count; i++)
 		free(config->nets[i].tap);
+	for (u32 i = 0; i < config->port_count; i++) {
+		free(config->ports[i].name);
+		free(config->ports[i].path);
+	}
 	memset(config, 0, sizeof(*config));
 }

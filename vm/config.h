@@ -11,6 +11,7 @@
 #define CONFIG_MAX_CPUS	     254
 #define CONFIG_MAX_DISKS     16
 #define CONFIG_MAX_NETS	     8
+#define CONFIG_MAX_PORTS     30
 #define CONFIG_MAX_QUEUES    64
 #define CONFIG_MAX_VECTORS   512
 #define CONFIG_MAX_IOTHREADS 64
@@ -22,6 +23,7 @@
 #define CONFIG_DISK_QUEUE_SIZE 256
 #define CONFIG_NET_QUEUE_SIZE  512
 #define CONFIG_RNG_QUEUE_SIZE  64
+#define CONFIG_PORT_QUEUE_SIZE 128
 
 enum config_layout { CONFIG_LAYOUT_TRANSITIONAL, CONFIG_LAYOUT_MODERN, CONFIG_LAYOUT_LEGACY };
 enum config_place { CONFIG_PLACE_ANY, CONFIG_PLACE_PIO, CONFIG_PLACE_MMIO };
@@ -63,6 +65,30 @@ struct config_net {
 	s32 iothread; /* as a disk's */
 };
 
+/* What stands behind a named port of the virtio console. */
+enum config_port_kind {
+	CONFIG_PORT_FDS,  /* in_fd and out_fd, for ports that code makes: no option has it */
+	CONFIG_PORT_UNIX, /* a socket at path that clients connect to, one at a time */
+	CONFIG_PORT_PIPE, /* named pipes path.in (to the guest) and path.out */
+	CONFIG_PORT_FILE, /* takes what the guest writes */
+};
+
+/*
+ * Code that makes ports (`vmm run`) fills ports[] before the machine is made: a name (allocated,
+ * config_free() frees it), kind CONFIG_PORT_FDS, and two descriptors, -1 for a direction that is
+ * not there, twice the same for a socket. The machine takes them over and closes them: when the
+ * guest has closed its port, behind the last byte (so a reader of a pipe sees its end), or when
+ * reading in_fd found the end of file, which closes the guest's port behind the last byte. Such a
+ * port is open once. Blocking or not, pipe, socket, terminal or file: any will do; 0 to 2 may be
+ * given, and are not closed. More is said in virtio/console.h.
+ */
+struct config_port {
+	char *name;
+	enum config_port_kind kind;
+	char *path; /* of the other kinds */
+	int in_fd, out_fd;
+};
+
 /* What is done about a driver that breaks a rule of virtio. */
 enum config_strict {
 	CONFIG_STRICT_OFF,
@@ -95,6 +121,9 @@ struct config {
 	u32 disk_count;
 	struct config_net nets[CONFIG_MAX_NETS];
 	u32 net_count;
+	struct config_port ports[CONFIG_MAX_PORTS];
+	u32 port_count;
+	struct config_function ports_function; /* of the device that has them */
 	char *serial; /* "stdio" (default), "none", "pty" or a file's path */
 	bool rng;     /* default on */
 	struct config_function rng_function;
