@@ -3,53 +3,58 @@
  * with the command's status, and the init inside it, which mounts the root and runs the command.
  * Included by both, so it needs no other header.
  *
- * RUN_CONF, a file of the initramfs, says what to do: strings `key=value`, each ended by a NUL; their
- * order counts where a key is repeated. Unknown keys are passed over.
+ * RUN_CONF, a file of the initramfs, says what to do: strings `key=value`, each ended by a NUL.
+ * Their order counts where a key is repeated. Unknown keys are passed over.
  *
- *   module=PATH		a module to load, unpacked; in this order
- *   root=9p:TAG		the root: a 9p share
- *   root=blk:DEVICE[:TYPE]	the root: a file system; without TYPE every type the kernel knows is tried
- *   rootmode=overlay|ro|rw	overlay: what is written goes to RAM, the root stays as it is
- *   share=TAG:PATH:MODE	a 9p share, on PATH in the new root; MODE as for the root. Mounted in this
- *				order, after everything init mounts itself: /proc, /sys, /sys/fs/cgroup,
- *				/dev, /dev/pts, /dev/shm, /run, /tmp. So a folder beneath /tmp or /run, or
- *				on a file system of its own on the host, needs a share to be seen.
- *   cwd=PATH			where the command starts; / without it
- *   uid=N, gid=N, group=N	as whom it runs; group is repeated; 0 and none without them
- *   env=NAME=VALUE		its environment, repeated; PATH and HOME have defaults
- *   arg=WORD			the command, repeated; without any: a shell ($SHELL, /bin/bash, /bin/sh)
- *   tty=0|1			1: it gets a pseudo-terminal; 0: three pipes
- *   rows=N, cols=N		the pseudo-terminal's size
+ *   module=PATH	a module to load, unpacked; in this order
+ *   root=9p:TAG	the root: a 9p share
+ *   root=blk:DEV[:TYPE] a disk; without TYPE every type that the kernel knows is tried
+ *   rootmode=MODE	ro (without it), rw, or overlay: what is written goes to RAM, the root
+ *			stays as it is
+ *   share=TAG:PATH:MODE a 9p share, on PATH in the new root; MODE as for the root
+ *   cwd=PATH		where the command starts; / without it
+ *   uid=N, gid=N, group=N as whom it runs; group is repeated; 0 and none without them
+ *   env=NAME=VALUE	its environment, repeated; PATH and HOME have defaults
+ *   arg=WORD		the command, repeated; without any: a shell ($SHELL, bash or sh)
+ *   tty=0|1		1: it gets a pseudo-terminal; 0: three pipes
+ *   rows=N, cols=N	the pseudo-terminal's size
  *   hostname=NAME
- *   net=			reserved
+ *   net=		reserved
  *
- * Four named ports of a virtio console. A port's end of file is the host's closing it; init reads none
- * before the host has opened it. Under a pseudo-terminal nothing comes from RUN_PORT_STDERR.
+ * Shares are mounted in their order, after everything that init mounts itself: /proc, /sys,
+ * /sys/fs/cgroup, /dev, /dev/pts, /dev/shm, /run, /tmp. So a folder beneath /tmp or /run, or on
+ * another file system of the host than the root's, needs a share to be seen.
+ *
+ * Four named ports of a virtio console carry the streams and what is said. The host opens
+ * RUN_PORT_CONTROL last: a port that is not open then is at its end. Later a port ends when the
+ * host closes it: for RUN_PORT_STDIN that is end of file, for the others nobody reads any more.
+ * Under a pseudo-terminal nothing comes from RUN_PORT_STDERR.
  *
  * RUN_PORT_CONTROL carries lines of text, ended by '\n', at most RUN_LINE_MAX long with it. A line
  * that is not known is passed over. From the guest, in this order:
  *
- *   init			init runs; sent as soon as the port is there, modules loaded
- *   root			the root is mounted and is /
- *   start			the command was started
- *   output OUT ERR		the bytes written to RUN_PORT_STDOUT and RUN_PORT_STDERR in all. Queues of a
- *				device have no order among each other: when that many have come, all has
- *   exit N | signal N		how the command ended. All that it wrote to disks and shares is there
+ *   init		init runs: the ports are there, modules loaded
+ *   root		the root is mounted and is /
+ *   start		the command was started
+ *   output OUT ERR	the bytes written to RUN_PORT_STDOUT and RUN_PORT_STDERR in all. Queues
+ *			have no order among each other: when that many have come, all has
+ *   exit N | signal N	how the command ended. All it wrote to disks and shares is there
  *
  * or, instead of what is left of it,
  *
- *   error KIND TEXT		KIND: one of the words below; TEXT says what, why and what to do
+ *   error KIND TEXT	KIND: one of the words below; TEXT says what, why and what to do
  *
- * after which comes `exit 127` (RUN_ERROR_NOT_FOUND), `exit 126` (RUN_ERROR_NOT_EXECUTABLE), or the end.
- * After its last line init waits for RUN_LINE_POWEROFF, RUN_LAST_WORD_MS at most, and powers off; nothing
- * is lost if the host ends the machine at once. From the host:
+ * After it comes `exit 127` (RUN_ERROR_NOT_FOUND), `exit 126` (RUN_ERROR_NOT_EXECUTABLE), or the
+ * end. After its last line init waits for RUN_LINE_POWEROFF, RUN_LAST_WORD_MS at most, and powers
+ * off; nothing is lost if the host ends the machine at once. From the host:
  *
- *   winsize ROWS COLS		of the pseudo-terminal
- *   signal N			to the pseudo-terminal's foreground, else to the command's process group
- *   poweroff			at once, whatever runs
+ *   winsize ROWS COLS	of the pseudo-terminal
+ *   signal N		to the pseudo-terminal's foreground, else to the command's process group
+ *   poweroff		at once, whatever runs
  *
- * Without the ports (no virtio console, or no driver for it) streams and lines go to the console, each
- * line behind RUN_CONSOLE_PREFIX, and the first is an error of the kind RUN_ERROR_PORT. The rest goes on.
+ * Without the ports (no virtio console, or no driver for it) streams and lines go to the console,
+ * each line behind RUN_CONSOLE_PREFIX, and the first is an error of the kind RUN_ERROR_PORT, after
+ * which the rest goes on.
  */
 #ifndef RUN_PROTOCOL_H
 #define RUN_PROTOCOL_H
