@@ -51,6 +51,7 @@
  *   winsize ROWS COLS	of the pseudo-terminal
  *   signal N		to the pseudo-terminal's foreground, else to the command's process group
  *   poweroff		at once, whatever runs
+ *   ping		init answers `pong` at once; a guest whose init no longer does hangs
  *
  * Without the ports (no virtio console, or no driver for it) streams and lines go to the console,
  * each line behind RUN_CONSOLE_PREFIX, and the first is an error of the kind RUN_ERROR_PORT, after
@@ -78,10 +79,12 @@
 #define RUN_LINE_EXIT	"exit"	 /* N */
 #define RUN_LINE_SIGNAL "signal" /* N; the host says it too */
 #define RUN_LINE_ERROR	"error"	 /* KIND TEXT */
+#define RUN_LINE_PONG	"pong"
 
 /* host to guest */
 #define RUN_LINE_WINSIZE  "winsize" /* ROWS COLS */
 #define RUN_LINE_POWEROFF "poweroff"
+#define RUN_LINE_PING	  "ping"
 
 /* KIND */
 #define RUN_ERROR_CONF		 "conf"	   /* RUN_CONF is missing or says nonsense */
