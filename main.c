@@ -5,7 +5,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 #include "machine/ctl.h"
@@ -29,30 +28,24 @@ static void give_up(int signal_number)
 static int catch_signals(void)
 {
 	static const int caught[] = { SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGCONT, SIGUSR1 };
-	sigset_t set;
+	sigset_t set, blocked;
 	int fd;
 
 	sigemptyset(&set);
 	for (u32 i = 0; i < ARRAY_SIZE(caught); i++)
 		sigaddset(&set, caught[i]);
 	signal(SIGALRM, give_up);
-	sigprocmask(SIG_BLOCK, &set, NULL);
+	/* a reader that went, or a file-size limit, is an error of one write, not the end of us */
+	blocked = set;
+	sigaddset(&blocked, SIGPIPE);
+	sigaddset(&blocked, SIGXFSZ);
+	sigprocmask(SIG_BLOCK, &blocked, NULL);
 	fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 	if (fd < 0)
 		log_line(
 			"signals cannot be received: %s; raise the limit on open files (ulimit -n)",
 			strerror(errno));
 	return fd;
-}
-
-static void raise_file_limit(void)
-{
-	struct rlimit limit;
-
-	if (!getrlimit(RLIMIT_NOFILE, &limit) && limit.rlim_cur != limit.rlim_max) {
-		limit.rlim_cur = limit.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &limit);
-	}
 }
 
 static int run_machine(const struct config *config, const struct milestones *milestones)
@@ -70,7 +63,7 @@ static int run_machine(const struct config *config, const struct milestones *mil
 	m->milestones = *milestones;
 	m->start = ticks_look();
 	m->kvm.fd = m->kvm.vm = m->vmcore = -1;
-	raise_file_limit();
+	machine_allow_files(config);
 	m->signals = catch_signals();
 	if (m->signals >= 0 && !machine_make(m) && !machine_start(m)) {
 		reason = machine_run(m, &value);

@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/inotify.h>
@@ -76,6 +75,12 @@ static int open_again(int fd, const struct stat *st, bool tty, int access)
 	return open(path, access | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 }
 
+/* /dev/null, where many start us: there is nothing to wait for. */
+static bool is_null(const struct stat *st)
+{
+	return S_ISCHR(st->st_mode) && st->st_rdev == makedev(1, 3);
+}
+
 /* May fd be read from, or written to? Not when it is closed. */
 static bool has_access(int fd, int access)
 {
@@ -90,7 +95,7 @@ static int open_stdin(struct terminal *t)
 	bool tty;
 	int err;
 
-	if (!has_access(STDIN_FILENO, O_RDONLY) || fstat(STDIN_FILENO, &st))
+	if (fstat(STDIN_FILENO, &st) || is_null(&st) || !has_access(STDIN_FILENO, O_RDONLY))
 		return 0;
 	tty = S_ISCHR(st.st_mode) && isatty(STDIN_FILENO);
 	t->input = open_again(STDIN_FILENO, &st, tty, O_RDONLY);
@@ -196,9 +201,6 @@ int terminal_open(struct terminal **terminal, const char *kind)
 		return -ENOMEM;
 	}
 	t->input = t->output = t->opened_watch = -1;
-	/* a reader that went, or a file-size limit, is an error of one write, not the end of us */
-	signal(SIGPIPE, SIG_IGN);
-	signal(SIGXFSZ, SIG_IGN);
 	if (!strcmp(kind, "stdio")) {
 		open_stdout(t);
 		err = open_stdin(t);

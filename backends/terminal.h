@@ -19,8 +19,8 @@ int terminal_hold_standard_files(void);
 /*
  * kind: "stdio", "none", "pty" (its name is logged; output is discarded while nobody has it open),
  * or a file's path (created or truncated; output only). In the background of its terminal it leaves
- * that alone and takes no input until terminal_resume(). SIGPIPE and SIGXFSZ are ignored from now
- * on, SIGTTIN and SIGTTOU too. After main has blocked the signals it waits for, before other
+ * that alone and takes no input until terminal_resume(). SIGTTIN and SIGTTOU are ignored from now
+ * on. After main has blocked the signals it waits for, and SIGPIPE and SIGXFSZ, before other
  * threads start; one at a time. 0 or -errno (logged).
  */
 int terminal_open(struct terminal **terminal, const char *kind);

@@ -53,6 +53,18 @@ static u32 count_files(const struct config *config)
 	return files;
 }
 
+void machine_allow_files(const struct config *config)
+{
+	rlim_t need = config->control ? RLIM_INFINITY : 2ull * count_files(config) + config->cpus;
+	struct rlimit limit;
+
+	if (!getrlimit(RLIMIT_NOFILE, &limit) && limit.rlim_cur < need &&
+	    limit.rlim_cur != limit.rlim_max) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
 /* The same for devices that may come later, within what the kernel lets a table have. */
 static u32 spare_files(const struct config *config)
 {

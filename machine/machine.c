@@ -195,8 +195,10 @@ int machine_start(struct machine *m)
 	sandbox_allow_rewriting(m->stats.rewritten ? m->stats.fd : -1);
 	if (m->config->sandbox)
 		ret = sandbox_prepare();
-	else
+	if (!m->config->sandbox) {
 		log_line("--no-sandbox: the guest is held by KVM alone; use it for debugging only");
+		memory_hide(&m->memory);
+	}
 	/* The threads come up while the kernel is read. */
 	if (!ret && m->reactors)
 		ret = reactors_launch(m->reactors);

@@ -137,6 +137,10 @@ int machine_mmio_create(struct machine *m, struct machine_device *d, u32 place);
 /* To power-on state, whatever bus it is on. */
 void machine_device_reset(struct machine_device *d);
 
+/* Raises the process's limit on open files where the machine that config asks for, or what a control
+ * socket may add to it, could need more. First. */
+void machine_allow_files(const struct config *config);
+
 /* Everything the user named is opened before anything is made, so that mistakes cost nothing.
  * Logs, 0 or -errno. */
 int machine_open_backends(struct machine *m);

@@ -132,9 +132,8 @@ static void adapt(struct kvm_cpuid_entry2 *entry, enum vendor vendor, const stru
 		set_field(&entry->ebx, 24, 8, vcpu->apic_id);
 		set_field(&entry->ebx, 16, 8, BIT(smt_bits + core_bits));
 		entry->ecx &= ~LEAF1_ECX_MONITOR;
-		entry->ecx |= LEAF1_ECX_HYPERVISOR | LEAF1_ECX_X2APIC;
-		if (vcpu->tsc_deadline)
-			entry->ecx |= LEAF1_ECX_TSC_DEADLINE;
+		/* api.rst: not in KVM's list, the timer being part of its interrupt controller */
+		entry->ecx |= LEAF1_ECX_HYPERVISOR | LEAF1_ECX_X2APIC | LEAF1_ECX_TSC_DEADLINE;
 		if (in_socket > 1)
 			entry->edx |= LEAF1_EDX_HTT;
 		else

@@ -17,7 +17,6 @@ struct cpuid_vcpu {
 	u32 apic_id;
 	u32 cores, threads; /* of a socket, of a core */
 	u64 tsc_khz;	    /* 0: unknown */
-	bool tsc_deadline;
 };
 
 /* A zeroed table with room for CPUID_MAX_ENTRIES, to be freed; NULL without memory. Any thread. */

@@ -96,9 +96,6 @@ int host_check(void)
 			 "up to %u vCPUs, %u interrupt routes, %u-bit guest addresses",
 			 kvm_max_vcpus(&kvm), kvm_max_routes(&kvm), kvm.physical_bits);
 		say(true, "/dev/kvm", detail);
-		say(kvm.tsc_deadline, "TSC deadline timer",
-		    kvm.tsc_deadline ? "guests need no other timer"
-				     : "missing: guest timers cost more exits");
 		say(kvm.ioeventfd_any_length, "any-length doorbells",
 		    kvm.ioeventfd_any_length ? "memory doorbells without decoding (Intel)"
 					     : "missing: memory doorbells match their length");

@@ -21,8 +21,9 @@
 #include "vm/layout.h"
 #include "vm/log.h"
 
-#define PIC_PINS     16
-#define FIXED_ROUTES (LAYOUT_GSI_COUNT + PIC_PINS)
+#define MSI_ADDRESS_BITS 20 /* destination and mode, below what names the LAPICs */
+#define PIC_PINS	 16
+#define FIXED_ROUTES	 (LAYOUT_GSI_COUNT + PIC_PINS)
 /* without KVM */
 #define TEST_ROUTES 4096
 
@@ -492,10 +493,11 @@ int irq_msi_connect(struct irq_msi *msi, u64 address, u32 data)
 {
 	static struct log_limit limit;
 	struct irq *irq = msi->irq;
-	int err;
+	int err = address >> MSI_ADDRESS_BITS == LAYOUT_LAPIC >> MSI_ADDRESS_BITS ? 0 : -EINVAL;
 
 	pthread_mutex_lock(&irq->lock);
-	err = route(msi, address, data);
+	if (!err)
+		err = route(msi, address, data);
 	if (!err && !atomic_load(&msi->connected)) {
 		/* fires at once if the eventfd was written meanwhile */
 		err = set_irqfd(irq, msi->fd, msi->gsi, -1, true);

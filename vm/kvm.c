@@ -28,6 +28,7 @@ static const struct {
 	{ KVM_CAP_IRQFD_RESAMPLE, "level-triggered irqfds" },
 	{ KVM_CAP_IRQ_ROUTING, "interrupt routing" },
 	{ KVM_CAP_IMMEDIATE_EXIT, "immediate exits" },
+	{ KVM_CAP_TSC_DEADLINE_TIMER, "the TSC deadline timer" },
 };
 
 /* The first word of the "flags" line that tells which virtualization the CPU has. */
@@ -147,7 +148,6 @@ static int read_offers(struct kvm *kvm)
 		return -ENOTSUP;
 	}
 	kvm->run_size = (u32)size;
-	kvm->tsc_deadline = capability(kvm, KVM_CAP_TSC_DEADLINE_TIMER);
 	kvm->ioeventfd_any_length = capability(kvm, KVM_CAP_IOEVENTFD_ANY_LENGTH);
 	kvm->cpuid = cpuid_alloc();
 	err = kvm->cpuid ? cpuid_supported(kvm, kvm->cpuid) : -ENOMEM;
@@ -204,10 +204,6 @@ static void explain_create(int error)
 int kvm_create_vm(struct kvm *kvm)
 {
 	u64 identity_map = LAYOUT_IDENTITY_MAP;
-	struct kvm_enable_cap x2apic = {
-		.cap = KVM_CAP_X2APIC_API,
-		.args = { KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK },
-	};
 	int err;
 
 	do {
@@ -224,7 +220,6 @@ int kvm_create_vm(struct kvm *kvm)
 		ioctl(kvm->vm, KVM_SET_IDENTITY_MAP_ADDR, &identity_map);
 		ioctl(kvm->vm, KVM_SET_TSS_ADDR, LAYOUT_TSS);
 	}
-	kvm->x2apic_api = !ioctl(kvm->vm, KVM_ENABLE_CAP, &x2apic);
 	if (ioctl(kvm->vm, KVM_CREATE_IRQCHIP, 0)) {
 		err = -errno;
 		if (!kvm_check_required(kvm))

@@ -18,7 +18,7 @@ struct kvm {
 	u32 run_size;	  /* bytes of each vCPU's shared kvm_run page(s) */
 	u8 physical_bits; /* guest-physical address width */
 	/* optional capabilities, each done without when missing */
-	bool tsc_deadline, x2apic_api, ioeventfd_any_length;
+	bool ioeventfd_any_length;
 	struct kvm_cpuid2 *cpuid; /* what KVM supports */
 };
 

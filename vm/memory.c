@@ -54,8 +54,8 @@ static int check_size(const struct kvm *kvm, u64 size, enum memory_pages pages)
 			 (unsigned long long)((limit - GIB(1)) >> 20));
 		return -E2BIG;
 	}
-	if (pages != MEMORY_PAGES_DEFAULT || sysinfo(&info))
-		return 0;
+	if (pages != MEMORY_PAGES_DEFAULT || size <= GIB(1) || sysinfo(&info))
+		return 0; /* hosts with less than that are not asked */
 	have = (u64)info.totalram * info.mem_unit + (u64)info.totalswap * info.mem_unit;
 	if (size > have) {
 		log_line("memory: %llu MiB are more than this host has: %llu MiB of RAM and swap; "
@@ -208,8 +208,6 @@ int memory_create(struct memory *memory, const struct kvm *kvm, u64 size, enum m
 		err = map_hugetlb(&base, &memory->fd, size, page_size(pages));
 	if (err)
 		return err;
-	/* a core file is not the place for the guest's secrets, and too large */
-	madvise(base, size, MADV_DONTDUMP);
 
 	memory->low = base;
 	memory->low_size = size < LAYOUT_RAM_LOW_END ? size : LAYOUT_RAM_LOW_END;
@@ -222,6 +220,11 @@ int memory_create(struct memory *memory, const struct kvm *kvm, u64 size, enum m
 	if (err)
 		memory_destroy(memory);
 	return err;
+}
+
+void memory_hide(const struct memory *memory)
+{
+	madvise(memory->low, memory->low_size + memory->high_size, MADV_DONTDUMP);
 }
 
 void memory_clear(struct memory *memory)

@@ -31,6 +31,10 @@ struct memory {
  */
 int memory_create(struct memory *memory, const struct kvm *kvm, u64 size, enum memory_pages pages);
 
+/* Keeps RAM out of core files, which are not the place for the guest's secrets, and would be too
+ * large: for a process that may write any, as sandboxed ones may not. Main thread. */
+void memory_hide(const struct memory *memory);
+
 /* RAM reads as zero again; its pages go back to the host, except huge pages from a pool. Main
  * thread, vCPUs and reactors quiet. */
 void memory_clear(struct memory *memory);

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "vm/bus.h"
+#include "vm/date.h"
 #include "vm/layout.h"
 #include "vm/platform.h"
 
@@ -116,14 +117,13 @@ static time_t host_seconds(void)
 /* Brings the time registers up to date. */
 static void latch_time(struct rtc *rtc)
 {
-	time_t now = host_seconds() + rtc->offset;
 	struct tm tm;
 	int year;
 
-	if (!gmtime_r(&now, &tm) || tm.tm_year < -1900 || tm.tm_year >= 10000 - 1900) {
+	date_split(host_seconds() + rtc->offset, &tm);
+	if (tm.tm_year < -1900 || tm.tm_year >= 10000 - 1900) {
 		rtc->offset = 0; /* no such date has registers */
-		now = host_seconds();
-		gmtime_r(&now, &tm);
+		date_split(host_seconds(), &tm);
 	}
 	year = tm.tm_year + 1900;
 	rtc->cmos[SECONDS] = encode(rtc, tm.tm_sec);
@@ -150,7 +150,7 @@ static void set_time(struct rtc *rtc)
 			decode(rtc, rtc->cmos[CENTURY]) * 100 + decode(rtc, rtc->cmos[YEAR]) - 1900,
 	};
 
-	rtc->offset = timegm(&tm) - host_seconds();
+	rtc->offset = date_join(&tm) - host_seconds();
 }
 
 static u8 read_reg_a(const struct rtc *rtc)

@@ -3,8 +3,8 @@
  * (seccomp(2)) for each kind of thread, made by vm/sandbox-generate.c when vmm was built. Prepared
  * on the main thread, entered by each thread for itself.
  */
-#include <cap-ng.h>
 #include <errno.h>
+#include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <malloc.h>
@@ -14,7 +14,6 @@
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <ucontext.h>
 #include <unistd.h>
 #include "vm/end.h"
@@ -128,13 +127,15 @@ void sandbox_allow_control(void)
 
 /* ---- preparing ---- */
 
-/* All of them, and the way back: neither root nor what a file carries gives any at an execve(2),
- * which the filters forbid anyway. What may not set that has no capability to lose by it. */
+/* All of them: effective, permitted, inheritable and with these the ambient ones; no_new_privs
+ * keeps an execve(2), which the filters forbid anyway, from giving any back. One call; libcap-ng
+ * makes a dozen, most of them before main(). */
 static int drop_capabilities(void)
 {
-	capng_lock();
-	capng_clear(CAPNG_SELECT_ALL);
-	return capng_apply(CAPNG_SELECT_CAPS) < 0 ? -EPERM : 0;
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = { 0 };
+
+	return syscall(SYS_capset, &header, none) ? -errno : 0;
 }
 
 /* Puts what this process is in the place of the number that stood for it. False if it stood
@@ -181,11 +182,7 @@ int sandbox_prepare(void)
 	what = "prctl";
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
 		goto fail_errno;
-	/* The C library opens files in two surprising places: the time zone's, for gmtime() too
-	 * (and the one that is looked for here does not exist, so nothing is read), and with an
-	 * arena per thread /proc/sys/vm/overcommit_memory in free(). */
-	setenv("TZ", "UTC0", true);
-	tzset();
+	/* With an arena per thread free() opens /proc/sys/vm/overcommit_memory. */
 	mallopt(M_ARENA_MAX, 1);
 	what = "SIGSYS cannot be handled";
 	if (sigaction(SIGSYS, &action, NULL))

@@ -137,7 +137,6 @@ static int set_cpuid(struct vcpu *vcpu, struct kvm_cpuid2 *table)
 		.cores = config->cores,
 		.threads = config->threads,
 		.tsc_khz = vcpu->vcpus->tsc_khz,
-		.tsc_deadline = config->kvm->tsc_deadline,
 	};
 	int err = cpuid_build(table, config->kvm->cpuid, &numbers);
 
@@ -590,8 +589,9 @@ void vcpus_resume(struct vcpus *vcpus)
 	pthread_mutex_lock(&vcpus->lock);
 	atomic_store(&vcpus->wanted, WANTED_RUN);
 	vcpus->resumes++;
-	pthread_cond_broadcast(&vcpus->resumed);
 	pthread_mutex_unlock(&vcpus->lock);
+	/* not before: the woken would have to wait for the lock */
+	pthread_cond_broadcast(&vcpus->resumed);
 }
 
 void vcpus_continue(struct vcpus *vcpus)

@@ -60,8 +60,7 @@ static void build(u32 id, u32 cores, u32 threads, u64 tsc_khz)
 	struct cpuid_vcpu vcpu = { .apic_id = id,
 				   .cores = cores,
 				   .threads = threads,
-				   .tsc_khz = tsc_khz,
-				   .tsc_deadline = true };
+				   .tsc_khz = tsc_khz };
 
 	memset(built, 0, sizeof(*built));
 	assert_int_equal(cpuid_build(built, supported, &vcpu), 0);

@@ -378,8 +378,6 @@ static void do_ordinary(void)
 	pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 	pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
 	struct timespec soon;
-	time_t now = time(NULL);
-	struct tm tm;
 	void *volatile p;
 	char text[64];
 
@@ -390,8 +388,7 @@ static void do_ordinary(void)
 		memset(p, 1, 2 * size);
 		free(p);
 	}
-	gmtime_r(&now, &tm);
-	snprintf(text, sizeof(text), "%s %d", strerror(EIO), tm.tm_year);
+	snprintf(text, sizeof(text), "%s %d", strerror(EIO), EIO);
 	clock_gettime(CLOCK_REALTIME, &soon);
 	soon.tv_nsec += 1000000;
 	if (soon.tv_nsec >= 1000000000) {
@@ -539,9 +536,6 @@ static void look_at_process(void)
 		seen += !strcmp(line, "NoNewPrivs:\t1\n");
 	}
 	if (seen < 5 || prctl(PR_GET_DUMPABLE) != 0)
-		_exit(1);
-	/* root is nobody special either */
-	if (!geteuid() && !(prctl(PR_GET_SECUREBITS) & SECBIT_NOROOT))
 		_exit(1);
 }
 
