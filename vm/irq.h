@@ -68,8 +68,8 @@ u32 irq_msi_room(struct irq *irq);
 int irq_msi_fd(const struct irq_msi *msi);
 
 /* Routes to the MSI address and data (PCI 3.0, 6.8.2) and attaches the irqfd; does nothing when
- * that is already so. Logs once and returns -errno: -EINVAL for an address that is no LAPIC's (Intel
- * SDM volume 3, 11.11.1), which KVM would not look at. Any thread. */
+ * that is already so. Logs once and returns -errno: -EINVAL for an address above 4 GiB, where no
+ * LAPIC is and KVM would not look. Any thread. */
 int irq_msi_connect(struct irq_msi *msi, u64 address, u32 data);
 
 /* Detaches the irqfd; the route stays for the next connect. Any thread. */

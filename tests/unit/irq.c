@@ -259,7 +259,6 @@ static void test_bad_address(void **state)
 	/* silent then, and not at its old address */
 	fire(irq_msi_fd(bad));
 	assert_true(irq_msi_pending(bad));
-	assert_int_equal(irq_msi_connect(bad, 0xfed00000, 0x42), -EINVAL);
 	assert_int_equal(irq_msi_connect(good, LAYOUT_LAPIC, 0x41), 0);
 	assert_int_equal(irq_msi_connect(bad, LAYOUT_LAPIC, 0x42), 0);
 	irq_msi_destroy(good);
