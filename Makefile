@@ -126,11 +126,11 @@ build/tsan/tests/unit/%: build/tsan/tests/unit/%.o build/tsan/libvmm.a | $(LIBRA
 # Every test; check-fast leaves out the guests, the thread sanitizer and what takes long. Each installs what it needs first and says
 # why.
 check: deps-check
-	@$(MAKE) --no-print-directory build/vmm build/bare.elf build/bench/guest.elf build/bench/watch units
+	@$(MAKE) --no-print-directory build/vmm build/bare.elf build/start-count build/bench/guest.elf build/bench/watch units
 	@tests/check
 
 check-fast: deps-check
-	@$(MAKE) --no-print-directory build/vmm build/bare.elf build/bench/guest.elf build/bench/watch fast-units
+	@$(MAKE) --no-print-directory build/vmm build/bare.elf build/start-count build/bench/guest.elf build/bench/watch fast-units
 	@tests/check fast
 
 # A Debian kernel with disk and network, down to its shell.
@@ -203,13 +203,13 @@ build/bench/vmm-uncounted: $(UNCOUNTED_OBJECTS) | $(LIBRARIES)
 	@echo '  LD    $@'
 	$(Q)$(CC) $(CFLAGS) $(BASE) $(LDFLAGS) -o $@ $(UNCOUNTED_OBJECTS) $(LDLIBS)
 
-# The same counter of a start as tests/host/start has.
-build/bench/count: tests/host/start-count.c
+# Static, since it runs in the nested machine too.
+build/start-count: tests/host/start-count.c
 	@mkdir -p $(@D)
 	@echo '  LD    $@'
-	$(Q)$(CC) $(CFLAGS) $(BASE) -D_GNU_SOURCE -o $@ $<
+	$(Q)$(CC) $(CFLAGS) $(BASE) -D_GNU_SOURCE -static -o $@ $<
 
-bench-programs: build/bench/guest.elf build/bench/guest.flat build/bench/count build/bench/vmm-uncounted $(addprefix build/bench/,watch peer limit)
+bench-programs: build/bench/guest.elf build/bench/guest.flat build/start-count build/bench/vmm-uncounted $(addprefix build/bench/,watch peer limit)
 
 build/vmm.1: build/vmm
 	build/vmm --man >$@

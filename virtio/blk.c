@@ -112,12 +112,17 @@ static const struct virtio_device_ops blk_ops = {
 	.stats = stats,
 };
 
+/* Room for the most there may be, of which little is ever touched: no huge page for that. */
 static void *map(size_t size)
 {
 	void *area = mmap(NULL, size, PROT_READ | PROT_WRITE,
 			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-	return area == MAP_FAILED ? NULL : area;
+	if (area == MAP_FAILED)
+		return NULL;
+	if (size >= MIB(2))
+		madvise(area, size, MADV_NOHUGEPAGE); /* kernels without huge pages refuse */
+	return area;
 }
 
 static int make_queue(struct virtio_blk *blk, u16 index)

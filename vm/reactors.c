@@ -14,6 +14,7 @@
 
 #define MAX_REACTORS 64
 #define WORKERS	     8
+#define STACK_SIZE   KIB(256) /* less than a huge page, which the first touch of more could take */
 
 /* ---- numbering of files ---- */
 
@@ -163,6 +164,7 @@ int reactor_thread_create(pthread_t *thread, pthread_attr_t *attr, void *(*run)(
 	sigdelset(&block, SIGTRAP);
 	sigdelset(&block, SIGSYS);
 	pthread_attr_setsigmask_np(attr, &block);
+	pthread_attr_setstacksize(attr, STACK_SIZE);
 	return -pthread_create(thread, attr, run, arg);
 }
 

@@ -88,7 +88,7 @@ count_start() { # PEER
 	[ -e $kernel ] || return 0
 	export kernel flat words=console=ttyS0
 	echo "part=count case=exec vmm=$1 round=1 $(for n in 1 2 3; do
-		build/bench/count sh tests/bench/peers/"$1".sh </dev/null 2>/dev/null
+		build/start-count sh tests/bench/peers/"$1".sh </dev/null 2>/dev/null
 	done | sort -n -k 2 | sed -n '1s/calls \([0-9]*\) faults \([0-9]*\)/before_run=\1 faults=\2/p')" >>$records
 	export kernel=$out/guest.elf flat=$out/guest.flat
 }
