@@ -31,7 +31,7 @@ TSAN	 := -O1 -g1 -fsanitize=thread -fno-omit-frame-pointer
 
 # What vmm loads when it unpacks a kernel, and its tests pack with.
 PACKERS	 := -lz -llzma -lzstd -llz4
-ROOMS	:= vm pci virtio backends firmware machine
+ROOMS	:= vm pci virtio backends firmware machine run
 SOURCES := $(filter-out vm/sandbox-generate.c,$(sort $(foreach room,$(ROOMS),$(wildcard $(room)/*.c))))
 UNITS	:= $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/*.c))
 # unit tests whose code runs on several threads: built and run under TSan too
@@ -43,7 +43,7 @@ TSAN_OBJECTS := $(SOURCES:%.c=build/tsan/%.o)
 
 # What runs once or seldom had better be small: all but the data path, exits, a serial port's bytes, and sha256.c, which runs over megabytes.
 ONCE	     := $(filter-out firmware/sha256.c vm/reactor% vm/vcpu.c vm/bus.c vm/uart.c virtio/net-rx.c virtio/net-tx.c virtio/net-filter.c, \
-		$(filter firmware/% machine/% vm/% pci/% backends/% virtio/stats.c virtio/describe.c virtio/strict% virtio/pci% virtio/mmio.c \
+		$(filter firmware/% machine/% run/% vm/% pci/% backends/% virtio/stats.c virtio/describe.c virtio/strict% virtio/pci% virtio/mmio.c \
 		virtio/device.c virtio/net% virtio/blk-config.c virtio/blk-strict.c virtio/rng.c,$(SOURCES)))
 $(ONCE:%.c=build/obj/%.o): CFLAGS += -Os
 
@@ -87,6 +87,18 @@ build/hotplug.hex: firmware/hotplug.asl
 	$(Q)$(CC) -E -P -x assembler-with-cpp $< -o build/hotplug.asl
 	$(Q)$(IASL) -ve -tc -p build/hotplug build/hotplug.asl >build/hotplug.log || { cat build/hotplug.log; exit 1; }
 
+# The init of `vmm run`, process 1 of its guests: a program without a library, which run/initramfs.c takes in.
+INIT_CFLAGS := -Os -std=gnu17 $(WARNINGS) -ffreestanding -fno-pic -fno-pie -mgeneral-regs-only -fno-strict-aliasing -fno-stack-protector \
+	       -fno-asynchronous-unwind-tables -fcf-protection=none -fno-ident -flto
+
+build/run-init: $(wildcard run/init/*) run/protocol.h
+	@mkdir -p $(@D)
+	@echo '  LD    $@'
+	$(Q)$(CC) $(INIT_CFLAGS) -I. -static -nostdlib -no-pie -s -Wl,--build-id=none,-z,noexecstack,-z,noseparate-code,--gc-sections \
+		-o $@ $(wildcard run/init/*.c)
+
+build/obj/run/initramfs.o build/asan/run/initramfs.o build/tsan/run/initramfs.o build/uncounted/run/initramfs.o: build/run-init
+
 build/version.h: FORCE
 	@mkdir -p $(@D)
 	@echo '#define VMM_VERSION "$(VERSION)"' | cmp -s - $@ || echo '#define VMM_VERSION "$(VERSION)"' >$@
@@ -126,7 +138,7 @@ build/tsan/tests/unit/%: build/tsan/tests/unit/%.o build/tsan/libvmm.a | $(LIBRA
 # Every test; check-fast leaves out the guests, the thread sanitizer and what takes long. Each installs what it needs first and says
 # why.
 check: deps-check
-	@$(MAKE) --no-print-directory build/vmm build/bare.elf build/start-count build/bench/guest.elf build/bench/watch units
+	@$(MAKE) --no-print-directory build/vmm build/make-initramfs build/bare.elf build/start-count build/bench/guest.elf build/bench/watch units
 	@tests/check
 
 check-fast: deps-check
@@ -158,6 +170,11 @@ SLOW_UNITS := notification-model blk-modes net-modes busy-poll reactor-life conf
 fast-units: $(patsubst %,build/asan/tests/unit/%,$(filter-out $(SLOW_UNITS),$(UNITS)))
 
 units: $(UNITS:%=build/asan/tests/unit/%) $(THREADED_UNITS:%=build/tsan/tests/unit/%)
+
+# Makes the initramfs of `vmm run` for guests that are booted otherwise.
+build/make-initramfs: tests/bed/make-initramfs.c $(filter build/obj/run/% build/obj/firmware/decompress.o build/obj/vm/log.o,$(OBJECTS))
+	@echo '  LD    $@'
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(BASE) -o $@ $^
 
 # The bare guest: a PVH ELF that drives devices without an operating system.
 BARE_CFLAGS := -O2 -std=gnu17 -Wall -Wextra -Werror -ffreestanding -fno-pic -fno-pie -mcmodel=small -mgeneral-regs-only \

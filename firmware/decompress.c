@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <lz4.h>
 #include <lzma.h>
+#include <stdlib.h>
 #include <zlib.h>
 #include <zstd.h>
 #include "firmware/decompress.h"
@@ -174,43 +175,93 @@ int decompress_size(const char *path, const u8 *payload, u64 size, u64 *unpacked
 	return -ENOEXEC;
 }
 
-static int fail(const char *path, const struct format *format, int error)
+/* What is unpacked, and what to do when it cannot be, in the words of the line about it. */
+struct words {
+	const char *what, *instead;
+};
+
+static const struct words kernel_words = { "--kernel-decompress: the kernel inside",
+					   "start without" };
+static const struct words file_words = { "the packed file", "unpack it" };
+
+static int fail(const char *path, const struct words *words, const struct format *format, int error)
 {
 	const char *why = error == -ENOSYS   ? "its library is not the one known"
 			  : error == -ENOMEM ? "the host is out of memory"
 			  : error == -E2BIG  ? "it unpacks to more than it says"
 					     : "it is broken";
 
-	log_line("%s: --kernel-decompress: the kernel inside (%s): %s; start without, or fetch it "
-		 "again",
-		 path, format->name, why);
+	log_line("%s: %s (%s): %s; %s, or fetch it again", path, words->what, format->name, why,
+		 words->instead);
 	return error == -ENOMEM ? error : -ENOEXEC;
+}
+
+/* The library of the stream's format. NULL after a line, with *error set. */
+static void *open_library(const char *path, const struct words *words, const struct format *format,
+			  int *error)
+{
+	void *library = NULL;
+
+	*error = -ENOTSUP;
+	if (!format || !format->run) {
+		log_line("%s: %s is packed by %s, not by gzip, xz, zstd or lz4; %s", path,
+			 words->what, format ? format->name : "something unknown", words->instead);
+		return NULL;
+	}
+	library = dlopen(format->library, RTLD_NOW | RTLD_LOCAL);
+	*error = library ? 0 : -ENOENT;
+	if (!library)
+		log_line("%s: %s needs %s; install it (apt install %s), or %s", path, words->what,
+			 format->library, format->package, words->instead);
+	return library;
 }
 
 int decompress(const char *path, const u8 *payload, u64 size, u8 *to, u64 unpacked)
 {
 	const struct format *format = find_format(payload, size);
 	struct stream stream = { payload, size, to, unpacked, 0 };
-	void *library;
 	int error;
+	void *library = open_library(path, &kernel_words, format, &error);
 
-	if (!format || !format->run) {
-		log_line("%s: --kernel-decompress: the kernel inside is packed by %s, not by gzip, "
-			 "xz, zstd or lz4; start without",
-			 path, format ? format->name : "something unknown");
-		return -ENOTSUP;
-	}
-	library = dlopen(format->library, RTLD_NOW | RTLD_LOCAL);
-	if (!library) {
-		log_line("%s: --kernel-decompress: needs %s; install it (apt install %s), or start "
-			 "without",
-			 path, format->library, format->package);
-		return -ENOENT;
-	}
+	if (!library)
+		return error;
 	stream.size -= format->size_follows ? SIZE_BYTES : 0;
 	error = format->run(library, &stream);
 	dlclose(library);
 	if (!error && stream.done != unpacked)
 		error = -EBADMSG;
-	return error ? fail(path, format, error) : 0;
+	return error ? fail(path, &kernel_words, format, error) : 0;
+}
+
+bool decompress_known(const u8 *file, u64 size)
+{
+	return find_format(file, size) != NULL;
+}
+
+int decompress_file(const char *path, const u8 *file, u64 size, u64 most, u8 **to, u64 *unpacked)
+{
+	const struct format *format = find_format(file, size);
+	struct stream stream = { file, size, NULL, 4 * size + KIB(64), 0 };
+	int error;
+	void *library = open_library(path, &file_words, format, &error);
+
+	if (!library)
+		return error;
+	/* Not every format tells its size in advance. */
+	for (error = -E2BIG; error == -E2BIG && stream.room <= 2 * most; stream.room *= 2) {
+		free(stream.to);
+		stream.done = 0;
+		stream.to = malloc(stream.room);
+		error = stream.to ? format->run(library, &stream) : -ENOMEM;
+	}
+	dlclose(library);
+	if (!error && stream.done > most)
+		error = -E2BIG;
+	if (error) {
+		free(stream.to);
+		return fail(path, &file_words, format, error);
+	}
+	*to = stream.to;
+	*unpacked = stream.done;
+	return 0;
 }

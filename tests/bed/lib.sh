@@ -58,6 +58,7 @@ stage() {
 	mkdir -p "$1/lib" "$1/cases"
 	cp "$bed"/agent/* "$bed/nested/nested-init" "$1"
 	cp "$2" "$1/vmm"
+	cp "$top/build/make-initramfs" "$1"
 	# Libraries that are not in the tree of tools.
 	ldd "$2" 2>/dev/null | sed -n 's/.*=> \(\/[^ ]*\) .*/\1/p' | while read -r l; do
 		[ -e "$out/tree/lib/x86_64-linux-gnu/${l##*/}" ] || cp -L "$l" "$1/lib"
