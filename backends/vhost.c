@@ -6,11 +6,16 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <linux/vhost.h>
 #include <linux/virtio_config.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 #include "backends/vhost.h"
 #include "vm/log.h"
@@ -84,6 +89,34 @@ static const struct vhost_kernel *kernel_of(const struct vhost_config *config)
 	return config->kernel ? config->kernel : &real_kernel;
 }
 
+/* A message for each interface of this namespace that is deleted. Where it is not to be had, the
+ * next frame that is sent has to tell: an eventfd that nobody rings. */
+static int open_deletions(void)
+{
+	static const struct sockaddr_nl links = { .nl_family = AF_NETLINK,
+						  .nl_groups = RTMGRP_LINK };
+	static struct sock_filter filter[] = {
+		BPF_STMT(BPF_LD | BPF_H | BPF_ABS, offsetof(struct nlmsghdr, nlmsg_type)),
+		/* the load takes it for big-endian */
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, RTM_DELLINK << 8, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
+		BPF_STMT(BPF_RET | BPF_K, 0),
+	};
+	static const struct sock_fprog deleted = { ARRAY_SIZE(filter), filter };
+	static const int on = 1;
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
+
+	/* what is too much to keep is dropped, and no error: another is there to be read */
+	if (fd >= 0 && !setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &deleted, sizeof(deleted)) &&
+	    !setsockopt(fd, SOL_NETLINK, NETLINK_NO_ENOBUFS, &on, sizeof(on)) &&
+	    !bind(fd, (const struct sockaddr *)&links, sizeof(links)))
+		return fd;
+	if (fd >= 0)
+		close(fd);
+	fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
 int vhost_open_files(const struct vhost_config *config, int *fds)
 {
 	int error = 0;
@@ -98,8 +131,12 @@ int vhost_open_files(const struct vhost_config *config, int *fds)
 		else
 			n++;
 	}
-	if (!error)
-		return 0;
+	if (!error) {
+		fds[n] = open_deletions();
+		if (fds[n] >= 0)
+			return 0;
+		error = fds[n];
+	}
 	while (n)
 		close(fds[--n]);
 	log_open_error(config->name, error);
@@ -115,6 +152,7 @@ int vhost_adopt(struct vhost *vhost, const struct vhost_config *config, const in
 	vhost->kernel = kernel_of(config);
 	vhost->pairs = config->pairs;
 	memcpy(vhost->fds, fds, config->pairs * sizeof(fds[0]));
+	vhost->deletions = fds[config->pairs];
 	for (u16 pair = 0; pair < vhost->pairs && !error; pair++) {
 		error = request(vhost, pair, VHOST_GET_FEATURES, &vhost->features);
 		if (!error) /* with its owner a pair gets its worker */
@@ -135,7 +173,7 @@ int vhost_adopt(struct vhost *vhost, const struct vhost_config *config, const in
 
 int vhost_open(struct vhost *vhost, const struct vhost_config *config)
 {
-	int fds[VHOST_MAX_PAIRS];
+	int fds[VHOST_MAX_FILES];
 	int error = vhost_open_files(config, fds);
 
 	vhost->pairs = 0;
@@ -144,6 +182,8 @@ int vhost_open(struct vhost *vhost, const struct vhost_config *config)
 
 void vhost_close(struct vhost *vhost)
 {
+	if (vhost->pairs)
+		close(vhost->deletions);
 	while (vhost->pairs)
 		close(vhost->fds[--vhost->pairs]);
 }

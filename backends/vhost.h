@@ -9,6 +9,7 @@
 #include "vm/memory.h"
 
 #define VHOST_MAX_PAIRS 64
+#define VHOST_MAX_FILES (VHOST_MAX_PAIRS + 1)
 
 enum vhost_ring { VHOST_RX, VHOST_TX, VHOST_RINGS }; /* as vhost-net numbers them */
 
@@ -30,6 +31,9 @@ struct vhost {
 	const struct vhost_kernel *kernel;
 	u16 pairs; /* 0: not open */
 	int fds[VHOST_MAX_PAIRS];
+	/* read like an eventfd: an interface was deleted, perhaps the tap, of which vhost-net
+	 * itself tells only who sends */
+	int deletions;
 	u64 features; /* VIRTIO_* bits that it can, and its own VHOST_* */
 };
 
@@ -42,8 +46,9 @@ struct vhost_place {
 /* Opens /dev/vhost-net once for each pair, with a worker each. Missing, forbidden, too old: one log
  * line with what helps, and -errno; nothing is left open. Main thread, before the sandbox. */
 int vhost_open(struct vhost *vhost, const struct vhost_config *config);
-/* The two halves of it, for processes that open what another shall use: fds has room for one a
- * pair; adopting, vhost owns them from then on, and closes them if it cannot use them. */
+/* The two halves of it, for processes that open what another shall use, in the tap's network
+ * namespace: fds has room for one a pair and the one that tells of deletions; adopting, vhost owns
+ * them from then on, and closes them if it cannot use them. */
 int vhost_open_files(const struct vhost_config *config, int *fds);
 int vhost_adopt(struct vhost *vhost, const struct vhost_config *config, const int *fds);
 /* Ends the workers and lets go of taps. Main thread; does nothing if not open. */

@@ -16,7 +16,7 @@ struct control_client;
 
 #define CONTROL_CLIENTS 8     /* at one time; of more, those that are idle the longest are let go */
 #define CONTROL_LINE	65536 /* bytes of a request, newline included */
-#define CONTROL_FDS	128   /* descriptors with one request */
+#define CONTROL_FDS	129   /* descriptors with one request */
 #define CONTROL_POLLS	(1 + CONTROL_CLIENTS)
 
 /* Makes the socket; takes the place of one that nobody listens on. Logs, 0 or -errno. Before the

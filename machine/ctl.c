@@ -24,7 +24,7 @@ struct call {
 	struct config *config; /* of what is added */
 	struct disk disk;
 	struct tap tap;
-	int fds[TAP_MAX_QUEUES + VHOST_MAX_PAIRS];
+	int fds[TAP_MAX_QUEUES + VHOST_MAX_FILES];
 	u32 fd_count;
 	bool json; /* --json: the answer as it came */
 };
@@ -78,7 +78,7 @@ static int open_net(struct call *call)
 		call->fds[call->fd_count++] = call->tap.fds[i];
 	/* without, it is served by the machine itself, which was said */
 	if (config->vhost && !vhost_open_files(&v, call->fds + call->fd_count))
-		call->fd_count += v.pairs;
+		call->fd_count += v.pairs + 1u;
 	return put(call, "learned", learned_pack_tap(&call->tap));
 }
 

@@ -48,7 +48,7 @@ static u32 count_files(const struct config *config)
 		u16 queues = (u16)(2 * pairs + 1);
 
 		files += queues + pairs + virtio_pci_files(queues, &n->function) + 8;
-		files += n->vhost ? queues + 2u : 0;
+		files += n->vhost ? queues + 3u : 0;
 	}
 	return files;
 }

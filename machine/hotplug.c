@@ -84,14 +84,14 @@ static int check_mac(const struct machine *m, const struct config_net *config)
 	return 0;
 }
 
-/* The tap's queues, and behind them vhost-net's pairs if it shall serve them and can. */
+/* The tap's queues, and behind them vhost-net's files if it shall serve them and can. */
 static int adopt_net(struct machine *m, struct machine_device *d, const struct hotplug_addition *a)
 {
 	const struct config_net *config = &d->own->nets[0];
 	const struct tap_config c = { .name = config->tap,
 				      .queues = config->queues ? config->queues : 1 };
 	const struct vhost_config v = { .name = config->tap, .pairs = c.queues };
-	bool with_vhost = config->vhost && a->fd_count == 2u * c.queues;
+	bool with_vhost = config->vhost && a->fd_count == 2u * c.queues + 1;
 	int error;
 
 	d->net_config = config;
@@ -108,7 +108,7 @@ static int adopt_net(struct machine *m, struct machine_device *d, const struct h
 	if (machine_wants_vhost(m, config))
 		vhost_adopt(&d->vhost, &v, a->fds + c.queues);
 	else
-		close_all(a->fds + c.queues, c.queues);
+		close_all(a->fds + c.queues, c.queues + 1u);
 	return 0;
 }
 

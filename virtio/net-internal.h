@@ -209,7 +209,7 @@ struct virtio_net {
 	_Atomic bool by_vhost;	    /* it serves this driver's queues: final at start() */
 	_Atomic bool vhost_paused;  /* for a change of what it is based on */
 	struct reactor_event relay; /* rung by it for the line */
-	struct reactor_event errors;
+	struct reactor_event errors, deletions;
 
 	struct log_limit vhost_lines;
 	struct log_limit tx_lines, down_lines, offload_lines, queue_lines;

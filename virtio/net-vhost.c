@@ -320,6 +320,16 @@ static void errors_fired(struct reactor_event *event)
 		virtio_device_broken(&net->device, "vhost-net cannot work with one of its queues");
 }
 
+/* vhost-net learns that the tap is gone when it sends; a guest may only wait for frames. */
+static void deletion_fired(struct reactor_event *event)
+{
+	struct virtio_net *net = container_of(event, struct virtio_net, deletions);
+	int error = tap_gone(net->tap);
+
+	if (error)
+		net_tap_lost(net, error);
+}
+
 static int event_init(struct reactor_event *event, void (*fired)(struct reactor_event *event))
 {
 	event->fired = fired;
@@ -362,8 +372,12 @@ int net_vhost_connect(struct virtio_net *net)
 
 	if (!net->vhost)
 		return 0;
+	net->deletions.fired = deletion_fired;
+	net->deletions.fd = net->vhost->deletions;
 	error = reactor_event_attach(reactor, &net->relay);
-	return error ? error : reactor_event_attach(reactor, &net->errors);
+	if (!error)
+		error = reactor_event_attach(reactor, &net->errors);
+	return error ? error : reactor_event_attach(reactor, &net->deletions);
 }
 
 void net_vhost_detach(struct virtio_net *net)
@@ -372,6 +386,7 @@ void net_vhost_detach(struct virtio_net *net)
 		return;
 	reactor_event_detach(&net->relay);
 	reactor_event_detach(&net->errors);
+	reactor_event_detach(&net->deletions);
 }
 
 void net_vhost_exit(struct virtio_net *net)

@@ -326,8 +326,7 @@ const struct config_suboption config_net_suboptions[] = {
 	{ "vhost", "on|off", true, .set = set_net_vhost,
 	  .man = "Leave the interface's frames to the host kernel's vhost-net, where that can be "
 		 "had "
-		 "(a line says so if not). The guest then filters what it receives by itself, and "
-		 "a "
-		 "tap that is deleted may go unnoticed. The default is off." },
+		 "(a line says so if not). The guest then filters what it receives by itself. The "
+		 "default is off." },
 	{ 0 },
 };

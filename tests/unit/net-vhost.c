@@ -510,10 +510,13 @@ static void notices_a_tap_that_vanished(void **state)
 
 	capture_begin();
 	netns_delete(BENCH_TAP);
-	eventfd_write(fake_ring(0, VHOST_TX).error, 1); /* the worker could not send */
+	/* nobody has sent; afterwards the worker could not */
 	driver_wait(config_read(b, 6, 2) == 0);
+	eventfd_write(fake_ring(0, VHOST_TX).error, 1);
+	driver_reset(b->device);
 	capture_end(said, sizeof(said));
 	assert_non_null(strstr(said, "has vanished"));
+	assert_ptr_equal(strchr(said, '\n'), said + strlen(said) - 1);
 	assert_false(driver_status_now(b->device) & VIRTIO_CONFIG_S_NEEDS_RESET);
 	driver_reset(b->device);
 	bench_forget(b);
