@@ -104,12 +104,14 @@ bool pci_msix_enabled(const struct pci_function *function)
 }
 
 /* A vector has a route exactly while nothing masks it. */
+static bool entry_wanted(const struct pci_msix *msix, const struct msix_entry *entry)
+{
+	return msix->enabled && !msix->masked && !(entry->control & PCI_MSIX_ENTRY_CTRL_MASKBIT);
+}
+
 static void entry_update(const struct pci_msix *msix, struct msix_entry *entry)
 {
-	bool wanted =
-		msix->enabled && !msix->masked && !(entry->control & PCI_MSIX_ENTRY_CTRL_MASKBIT);
-
-	if (wanted) {
+	if (entry_wanted(msix, entry)) {
 		/* A failure was logged; the interrupt stays pending until a connect succeeds. */
 		entry->connected = !irq_msi_connect(entry->msi, entry->address, entry->data);
 	} else if (entry->connected) {
@@ -130,6 +132,10 @@ static void set_control(struct pci_function *function, bool enabled, bool masked
 	if (changed && enabled)
 		pci_msix_clear(function);
 	msix->enabled = enabled;
+	for (u16 i = 0; i < msix->vectors; i++)
+		if (entry_wanted(msix, &msix->entries[i]))
+			irq_msi_prepare(msix->entries[i].msi, msix->entries[i].address,
+					msix->entries[i].data);
 	for (u16 i = 0; i < msix->vectors; i++)
 		entry_update(msix, &msix->entries[i]);
 	if (!changed)

@@ -36,7 +36,8 @@ struct irq_msi {
 	struct irq *irq;
 	int fd;
 	u32 gsi;
-	bool routed; /* address and data are to be in the table */
+	bool routed; /* address and data are to be in the table, */
+	bool known;  /* and KVM has them */
 	atomic_bool connected;
 	u64 address;
 	u32 data;
@@ -466,26 +467,57 @@ int irq_msi_fd(const struct irq_msi *msi)
 	return msi->fd;
 }
 
-static int route(struct irq_msi *msi, u64 address, u32 data)
+static bool has_route(const struct irq_msi *msi, u64 address, u32 data)
 {
-	struct irq_msi before = { .routed = msi->routed,
-				  .address = msi->address,
-				  .data = msi->data };
-	int err;
+	return msi->routed && msi->address == address && msi->data == data;
+}
 
-	if (msi->routed && msi->address == address && msi->data == data)
-		return 0;
+static void set_route(struct irq_msi *msi, u64 address, u32 data)
+{
 	msi->routed = true;
+	msi->known = false;
 	msi->address = address;
 	msi->data = data;
-	err = send_table(msi->irq);
+}
+
+/* What KVM does not have yet it has now, or the table has it no more. */
+static void settle(struct irq *irq, bool known)
+{
+	for (u32 i = 0; i < irq->msi_top; i++) {
+		struct irq_msi *msi = irq->msis[i];
+
+		if (msi && msi->routed && !msi->known)
+			msi->known = msi->routed = known;
+	}
+}
+
+static int route(struct irq_msi *msi, u64 address, u32 data)
+{
+	struct irq *irq = msi->irq;
+	const struct irq_msi before = *msi;
+	int err;
+
+	if (has_route(msi, address, data) && msi->known)
+		return 0;
+	set_route(msi, address, data);
+	err = send_table(irq);
 	if (err) {
-		/* KVM kept the old table, and so do we: one bad vector must not spoil the others */
-		msi->routed = before.routed;
+		/* KVM kept the old table, and so do we; those that were prepared come one by one */
+		msi->routed = before.routed && before.known;
+		msi->known = msi->routed;
 		msi->address = before.address;
 		msi->data = before.data;
 	}
+	settle(irq, !err);
 	return err;
+}
+
+void irq_msi_prepare(struct irq_msi *msi, u64 address, u32 data)
+{
+	pthread_mutex_lock(&msi->irq->lock);
+	if (!(address >> 32) && !atomic_load(&msi->connected) && !has_route(msi, address, data))
+		set_route(msi, address, data);
+	pthread_mutex_unlock(&msi->irq->lock);
 }
 
 int irq_msi_connect(struct irq_msi *msi, u64 address, u32 data)

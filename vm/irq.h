@@ -67,6 +67,11 @@ u32 irq_msi_room(struct irq *irq);
 /* The eventfd to write 1 to (EFD_NONBLOCK). Any thread. */
 int irq_msi_fd(const struct irq_msi *msi);
 
+/* irq_msi_connect() will follow with this address and data: the first of those that were prepared
+ * together takes the routes of all to KVM, which waits for each change of its table. Does nothing
+ * while connected. Any thread. */
+void irq_msi_prepare(struct irq_msi *msi, u64 address, u32 data);
+
 /* Routes to the MSI address and data (PCI 3.0, 6.8.2) and attaches the irqfd; does nothing when
  * that is already so. Logs once and returns -errno: -EINVAL for an address above 4 GiB, where no
  * LAPIC is and KVM would not look. Any thread. */

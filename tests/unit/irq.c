@@ -14,12 +14,40 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <cmocka.h>
 
 #include "vm/irq.h"
 #include "vm/kvm.h"
 #include "vm/layout.h"
+
+/* What goes to KVM, or ends here while there is none: tables of routes are counted. */
+static bool no_kvm, refuses;
+static u32 tables, routes;
+
+int ioctl(int fd, unsigned long request, ...)
+{
+	va_list list;
+	void *argument;
+
+	va_start(list, request);
+	argument = va_arg(list, void *);
+	va_end(list);
+	if (!no_kvm)
+		return (int)syscall(SYS_ioctl, fd, request, argument);
+	if (request == KVM_SET_GSI_ROUTING) {
+		const struct kvm_irq_routing *table = argument;
+
+		if (refuses) {
+			errno = EINVAL;
+			return -1;
+		}
+		tables++;
+		routes = table->nr;
+	}
+	return request == KVM_CHECK_EXTENSION ? 4096 : 0;
+}
 
 static int setup(void **state)
 {
@@ -325,6 +353,70 @@ static void test_threads(void **state)
 		pthread_join(threads[i], NULL);
 }
 
+/* Routes that change together are one change to KVM; what is the same is none. */
+static void test_routes_together(void **state)
+{
+	struct kvm kvm = { .vm = -1 };
+	struct irq_msi *msis[64];
+	const u64 nowhere = 1ull << 32;
+	u32 fixed, bad = 17;
+	struct irq *irq;
+
+	(void)state;
+	no_kvm = true;
+	assert_int_equal(irq_create(&irq, &kvm), 0);
+	for (u32 i = 0; i < 64; i++)
+		assert_int_equal(irq_msi_create(irq, &msis[i]), 0);
+	tables = 0;
+	for (u32 round = 0; round < 3; round++) {
+		/* twice the same, then others */
+		u32 base = round < 2 ? 0x20 : 0x80;
+
+		for (u32 i = 0; i < 64; i++)
+			irq_msi_prepare(msis[i], LAYOUT_LAPIC, base + i);
+		for (u32 i = 0; i < 64; i++)
+			assert_int_equal(irq_msi_connect(msis[i], LAYOUT_LAPIC, base + i), 0);
+		assert_int_equal(tables, round < 2 ? 1 : 2);
+		for (u32 i = 0; i < 64; i++)
+			irq_msi_disconnect(msis[i]);
+	}
+	fixed = routes - 64;
+	/* one of them moves while it is masked, as by an affinity: one change, or none at its old
+	 * place */
+	assert_int_equal(irq_msi_connect(msis[5], LAYOUT_LAPIC + 0x1000, 0x33), 0);
+	assert_int_equal(irq_msi_connect(msis[5], LAYOUT_LAPIC + 0x1000, 0x33), 0);
+	assert_int_equal(tables, 3);
+	irq_msi_disconnect(msis[5]);
+	/* one whose address is none is silent, the others are not */
+	for (u32 i = 0; i < 64; i++)
+		irq_msi_prepare(msis[i], i == bad ? nowhere : LAYOUT_LAPIC, 0x40 + i);
+	for (u32 i = 0; i < 64; i++)
+		assert_int_equal(
+			irq_msi_connect(msis[i], i == bad ? nowhere : LAYOUT_LAPIC, 0x40 + i),
+			i == bad ? -EINVAL : 0);
+	assert_int_equal(tables, 4);
+	fire(irq_msi_fd(msis[bad]));
+	assert_true(irq_msi_pending(msis[bad]));
+	assert_int_equal(irq_msi_connect(msis[bad], LAYOUT_LAPIC, 0x3f), 0);
+	assert_int_equal(routes, fixed + 64);
+	/* what KVM does not take at once it is given one by one */
+	for (u32 i = 0; i < 64; i++) {
+		irq_msi_disconnect(msis[i]);
+		irq_msi_prepare(msis[i], LAYOUT_LAPIC, 0x60 + i);
+	}
+	refuses = true;
+	assert_int_equal(irq_msi_connect(msis[0], LAYOUT_LAPIC, 0x60), -EINVAL);
+	refuses = false;
+	for (u32 i = 0; i < 64; i++) {
+		assert_int_equal(irq_msi_connect(msis[i], LAYOUT_LAPIC, 0x60 + i), 0);
+		assert_int_equal(routes, fixed + i + 1);
+	}
+	for (u32 i = 0; i < 64; i++)
+		irq_msi_destroy(msis[i]);
+	irq_destroy(irq);
+	no_kvm = false;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -333,6 +425,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_no_such_line, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_exhausted, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_threads, setup, teardown),
+		cmocka_unit_test(test_routes_together),
 		cmocka_unit_test(test_chips_kvm),
 		cmocka_unit_test(test_exhausted_kvm),
 		cmocka_unit_test(test_bad_address),

@@ -1,6 +1,9 @@
 /* MSI-X: table and pending bits at every width, masks, what is fired while masked and delivered on
  * unmask. */
+#include <linux/kvm.h>
+#include <sys/ioctl.h>
 #include "tests/unit/pci-machine.h"
+#include "vm/kvm.h"
 
 #define VECTORS 70
 #define TABLE	0x1000
@@ -332,6 +335,60 @@ static void bad_arguments(void **state)
 	pci_function_destroy(&function);
 }
 
+/* A VM that takes everything: what it is asked is counted. */
+static struct kvm kvm = { .vm = -1 };
+static u32 tables;
+
+int ioctl(int fd, unsigned long request, ...)
+{
+	assert_int_equal(fd, -1);
+	if (request == KVM_SET_GSI_ROUTING)
+		tables++;
+	return 0;
+}
+
+/* Vectors that begin to count together cost one change of KVM's table, or none if it has them. */
+static void routes_together(void **state)
+{
+	static struct device device;
+	struct pci_function *function = &device.function;
+	struct irq *irq;
+
+	(void)state;
+	function->ops = &device_ops;
+	function->owner = &device;
+	function->name = "other";
+	function->bars[BAR] = (struct pci_bar){ .kind = PCI_BAR_MEM64, .size = KIB(16) };
+	function->interrupt_status = device_wants;
+	pci_function_init(function, &(struct pci_id){ .vendor = 0x1af4 });
+	assert_int_equal(irq_create(&irq, &kvm), 0);
+	assert_int_equal(pci_msix_init(function, irq, BAR, TABLE, PBA, VECTORS), 0);
+	assert_int_equal(pci_function_plug(machine.host, function, 0), 0);
+	command(&machine, 2, PCI_COMMAND_MEMORY);
+	bar = bar_address(&machine, 2, BAR);
+	capability = find_capability(&machine, 2, PCI_CAP_ID_MSIX, 0);
+	for (u32 round = 1; round <= 2; round++) {
+		config_put(&machine, 2, capability + PCI_MSIX_FLAGS, 2,
+			   PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL);
+		for (u32 i = 0; i < VECTORS; i++) {
+			put(TABLE + 16 * i, 8, 0xfee00000);
+			put(TABLE + 16 * i + 8, 4, 0x20 * round + i);
+			mask(i, i % 10 == 9);
+		}
+		assert_int_equal(tables, round - 1);
+		for (u32 again = 0; again < 2; again++) {
+			config_put(&machine, 2, capability + PCI_MSIX_FLAGS, 2,
+				   PCI_MSIX_FLAGS_ENABLE);
+			assert_int_equal(tables, round);
+			config_put(&machine, 2, capability + PCI_MSIX_FLAGS, 2,
+				   PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL);
+		}
+	}
+	pci_function_unplug(function);
+	pci_function_destroy(function);
+	irq_destroy(irq);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -343,6 +400,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(intx_gives_way, up, down),
 		cmocka_unit_test_setup_teardown(power_on, up, down),
 		cmocka_unit_test_setup_teardown(bad_arguments, up, down),
+		cmocka_unit_test_setup_teardown(routes_together, up, down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
