@@ -258,6 +258,8 @@ void virtio_queue_push(struct virtio_queue *queue, u16 head, u32 written);
 void virtio_queue_schedule(struct virtio_queue *queue);
 /* [reactor] True from queue_start to the stop's beginning. */
 bool virtio_queue_running(const struct virtio_queue *queue);
+/* [any] Has the strict checker see each doorbell; before it can ring. */
+void virtio_queue_check(struct virtio_queue *queue);
 /* [reactor] In queue_start: something else has the ring from now on, the kernel's vhost. The core
  * touches ring and doorbell no more; it stops the queue as any other. */
 void virtio_queue_lend(struct virtio_queue *queue);

@@ -308,8 +308,6 @@ static void doorbell_fired(struct reactor_event *event)
 	struct virtio_device *device = queue->device;
 
 	count(&queue->counts.kicks, event->count);
-	if (device->strict)
-		strict_kick(queue, event->count);
 	if (virtio_queue_running(queue)) {
 		virtio_queue_schedule(queue);
 		return;
@@ -321,6 +319,17 @@ static void doorbell_fired(struct reactor_event *event)
 	    !(device->status & VIRTIO_CONFIG_S_FAILED) && !atomic_load(&device->running))
 		virtio_device_run(device);
 	pthread_mutex_unlock(&device->lock);
+}
+
+static void checked_doorbell_fired(struct reactor_event *event)
+{
+	strict_kick(container_of(event, struct virtio_queue, doorbell), event->count);
+	doorbell_fired(event);
+}
+
+void virtio_queue_check(struct virtio_queue *queue)
+{
+	queue->doorbell.fired = checked_doorbell_fired;
 }
 
 /* ---- rings lent to somebody else ---- */

@@ -159,6 +159,7 @@ int strict_attach(struct virtio_device *device, enum config_strict mode)
 		struct strict_queue *queue = &strict->queues[i];
 
 		/* By head, or by the driver's own name of a buffer, which may be any. */
+		virtio_queue_check(&device->queues[i]);
 		queue->sizes = device->queues[i].max_size;
 		queue->chains = calloc(queue->sizes, sizeof(*queue->chains));
 		if (!queue->chains)

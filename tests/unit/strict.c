@@ -94,6 +94,31 @@ static void nothing_wrong(void **state)
 	assert_int_equal(total(), 0);
 }
 
+/* Off, nothing of it is on the way of a buffer or a doorbell: both are served by the very functions
+ * that there are without a checker. */
+static void off_costs_nothing(void **state)
+{
+	const struct virtio_queue *queue = &fixture.device.queues[0];
+	void (*const doorbell)(struct reactor_event *) = queue->doorbell.fired;
+
+	(void)state;
+	assert_null(fixture.device.strict);
+	modern_driver(0);
+	round_trip(0);
+	assert_ptr_equal(queue->ring.format, &vq_split);
+	set_status(0);
+	driver_wait(status() == 0);
+	assert_int_equal(strict_attach(&fixture.device, CONFIG_STRICT_OFF), 0);
+	assert_null(fixture.device.strict);
+	assert_ptr_equal(queue->doorbell.fired, doorbell);
+	/* and on, it is on both */
+	assert_int_equal(strict_attach(&fixture.device, CONFIG_STRICT_WARN), 0);
+	assert_ptr_not_equal(queue->doorbell.fired, doorbell);
+	modern_driver(0);
+	round_trip(0);
+	assert_ptr_not_equal(queue->ring.format, &vq_split);
+}
+
 /* One violation: one line until the reset, counted each time, and after the reset told again. */
 static void counted_each_time(void **state)
 {
@@ -168,6 +193,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(torn_reads, up_strict, down),
 		cmocka_unit_test_setup_teardown(nothing_wrong, up_strict, down),
+		cmocka_unit_test_setup_teardown(off_costs_nothing, up, down),
 		cmocka_unit_test_setup_teardown(counted_each_time, up_strict, down),
 		cmocka_unit_test_setup_teardown(failing, up_strict, down),
 		cmocka_unit_test(rules),
