@@ -50,6 +50,8 @@ static u32 count_files(const struct config *config)
 		files += queues + pairs + virtio_pci_files(queues, &n->function) + 8;
 		files += n->vhost ? queues + 3u : 0;
 	}
+	for (u32 i = 0; i < config->share_count; i++)
+		files += 2 + virtio_pci_files(1, &config->shares[i].function);
 	return files;
 }
 
@@ -78,6 +80,7 @@ static u32 spare_files(const struct config *config)
 static const char *const kind_names[] = {
 	[MACHINE_DISK] = "blk",
 	[MACHINE_NET] = "net",
+	[MACHINE_SHARE] = "share",
 	[MACHINE_RNG] = "rng",
 };
 
@@ -160,6 +163,23 @@ static int open_net(struct machine *m, const struct config_net *config)
 	return ret;
 }
 
+static int open_share(struct machine *m, const struct config_share *config)
+{
+	const struct share_config c = { .path = config->path,
+					.readonly = config->readonly,
+					.map = config->map,
+					.sandbox = m->config->sandbox };
+	struct machine_device *d = machine_device_new(m, MACHINE_SHARE);
+	int ret;
+
+	if (!d)
+		return -ENOMEM;
+	d->share_config = config;
+	ret = share_open(&d->share, &c);
+	d->open = !ret;
+	return ret;
+}
+
 int machine_open_backends(struct machine *m)
 {
 	const struct config *config = m->config;
@@ -169,6 +189,8 @@ int machine_open_backends(struct machine *m)
 		ret = open_disk(m, &config->disks[i]);
 	for (u32 i = 0; i < config->net_count && !ret; i++)
 		ret = open_net(m, &config->nets[i]);
+	for (u32 i = 0; i < config->share_count && !ret; i++)
+		ret = open_share(m, &config->shares[i]);
 	if (!ret && config->rng && !machine_device_new(m, MACHINE_RNG))
 		ret = -ENOMEM;
 	return ret ? ret : stats_open(&m->stats, config->stats);
@@ -245,6 +267,28 @@ static int make_net(struct machine *m, struct machine_device *d)
 	return ret;
 }
 
+static int make_share(struct machine *m, struct machine_device *d)
+{
+	const struct config_share *config = d->share_config;
+	const struct virtio_9p_options c = {
+		.memory = &m->memory,
+		.reactors = m->reactors,
+		.name = d->id,
+		.tag = config->tag,
+		.share = &d->share,
+		.reactor = place_of(m, d, config->iothread),
+		.queue_size = config->function.queue_size,
+		.features = ring_features(&config->function),
+	};
+	int ret = share_register(&d->share, m->reactors);
+
+	if (!ret)
+		ret = virtio_9p_create(&d->p9, &c);
+	if (!ret)
+		d->device = virtio_9p_device(d->p9);
+	return ret;
+}
+
 static int make_rng(struct machine *m, struct machine_device *d)
 {
 	int ret = virtio_rng_create(&d->rng, &m->memory, m->reactors,
@@ -264,6 +308,8 @@ static const struct config_function *function_of(const struct machine *m,
 		return &d->disk_config->function;
 	case MACHINE_NET:
 		return &d->net_config->function;
+	case MACHINE_SHARE:
+		return &d->share_config->function;
 	default:
 		return &m->config->rng_function;
 	}
@@ -274,6 +320,7 @@ int machine_device_make(struct machine *m, struct machine_device *d)
 	static int (*const make[])(struct machine *, struct machine_device *) = {
 		[MACHINE_DISK] = make_disk,
 		[MACHINE_NET] = make_net,
+		[MACHINE_SHARE] = make_share,
 		[MACHINE_RNG] = make_rng,
 	};
 	struct virtio_pci_config c = { .host = m->pci, .irq = m->irq, .reactors = m->reactors };
@@ -298,6 +345,7 @@ void machine_device_unmake(struct machine *m, struct machine_device *d)
 	virtio_pci_destroy(d->function);
 	virtio_blk_destroy(d->blk);
 	virtio_net_destroy(d->net);
+	virtio_9p_destroy(d->p9);
 	virtio_rng_destroy(d->rng);
 	if (d->open && d->kind == MACHINE_DISK) {
 		disk_unregister(&d->disk, m->reactors);
@@ -307,6 +355,10 @@ void machine_device_unmake(struct machine *m, struct machine_device *d)
 	if (d->open && d->kind == MACHINE_NET) {
 		tap_unregister(&d->tap, m->reactors);
 		tap_close(&d->tap);
+	}
+	if (d->open && d->kind == MACHINE_SHARE) {
+		share_unregister(&d->share, m->reactors);
+		share_close(&d->share);
 	}
 	reactor_files_release(m->reactors);
 }
@@ -353,7 +405,7 @@ static u32 poll_window(const struct config *config)
 
 	if (config->poll_given)
 		return config->poll_us;
-	if (!config->disk_count && !config->net_count && !config->control)
+	if (!config->disk_count && !config->net_count && !config->share_count && !config->control)
 		return 0;
 	return !sched_getaffinity(0, sizeof(set), &set) && CPU_COUNT(&set) > (int)config->cpus
 		       ? DEFAULT_POLL_US

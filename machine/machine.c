@@ -291,5 +291,7 @@ void machine_let_go(struct machine *m)
 			tap_close(&d->tap);
 		if (d->open && d->kind == MACHINE_DISK)
 			disk_close(&d->disk);
+		if (d->open && d->kind == MACHINE_SHARE)
+			share_close(&d->share);
 	}
 }

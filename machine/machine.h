@@ -7,9 +7,11 @@
 
 #include "backends/console.h"
 #include "backends/disk.h"
+#include "backends/share.h"
 #include "backends/tap.h"
 #include "backends/vhost.h"
 #include "firmware/boot.h"
+#include "virtio/9p.h"
 #include "virtio/blk.h"
 #include "virtio/mmio.h"
 #include "virtio/net.h"
@@ -28,7 +30,7 @@
 /* What helps against -EMFILE, the likeliest error of what needs no more than a descriptor. */
 #define MORE_FILES "allow more open files (ulimit -n)"
 
-enum machine_kind { MACHINE_DISK, MACHINE_NET, MACHINE_RNG };
+enum machine_kind { MACHINE_DISK, MACHINE_NET, MACHINE_SHARE, MACHINE_RNG };
 
 /* One virtio device with its host end. What its kind has not is zero. */
 struct machine_device {
@@ -37,12 +39,15 @@ struct machine_device {
 	u32 number;  /* among its kind */
 	const struct config_disk *disk_config;
 	const struct config_net *net_config;
-	bool open; /* disk or tap */
+	const struct config_share *share_config;
+	bool open; /* disk, tap or share */
 	struct disk disk;
 	struct tap tap;
+	struct share share;
 	struct vhost vhost; /* of a tap, if the user wants it and the host has it */
 	struct virtio_blk *blk;
 	struct virtio_net *net;
+	struct virtio_9p *p9;
 	struct virtio_rng *rng;
 	struct virtio_device *device; /* of these */
 	struct virtio_pci *function;

@@ -128,6 +128,8 @@ int config_check_mmio(const struct config *config)
 		wanted |= wants_pci(&config->disks[i].function);
 	for (u32 i = 0; i < config->net_count; i++)
 		wanted |= wants_pci(&config->nets[i].function);
+	for (u32 i = 0; i < config->share_count; i++)
+		wanted |= wants_pci(&config->shares[i].function);
 	if (config->mmio == CONFIG_MMIO_OFF || !wanted)
 		return 0;
 	log_line("--virtio-mmio: there are no vectors, I/O ports, legacy registers and doorbells "
@@ -201,7 +203,7 @@ const struct config_suboption config_function_suboptions[] = {
 		 "for each queue and one for the configuration." },
 	{ "queue-size", "N", .shared = true, .set = set_queue_size,
 	  .man = "Entries of each virtqueue, a power of two up to the default: 256 for disks, "
-		 "512 for networks, 64 for entropy." },
+		 "512 for networks, 128 for shares, 64 for entropy." },
 	{ "packed", "on|off", .argument_optional = true, .shared = true, .set = set_packed,
 	  .man = "Offer virtqueues of the packed format, which drivers take if they know it. The "
 		 "default is off." },

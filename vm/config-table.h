@@ -88,6 +88,9 @@ int config_no_memory(void);
 /* A copy of value takes the place of *to. 0 or -ENOMEM. */
 int config_set_string(char **to, const char *value);
 
+/* ---- config-share.c: what it says of --share ---- */
+int config_set_share(struct config_parser *parser, const char *value);
+extern const struct config_suboption config_share_suboptions[];
 /* ---- config-devices.c: what the table says of --disk, --net and --rng ---- */
 int config_set_disk(struct config_parser *parser, const char *value);
 int config_set_net(struct config_parser *parser, const char *value);

@@ -1,6 +1,6 @@
 /*
  * The options that say which threads there are and where they run: --iothreads, --pin, and the
- * iothread= of --disk and --net. Main thread.
+ * iothread= of --disk, --net and --share. Main thread.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -176,6 +176,9 @@ int config_check_threads(const struct config *config)
 				     config->disks[i].iothread);
 	for (u32 i = 0; i < config->net_count && !err; i++)
 		err = check_iothread(config, "net", config->nets[i].tap, config->nets[i].iothread);
+	for (u32 i = 0; i < config->share_count && !err; i++)
+		err = check_iothread(config, "share", config->shares[i].path,
+				     config->shares[i].iothread);
 	if (!err && config->pin_sqpoll.count && !config->sqpoll) {
 		log_line("--pin sqpoll=: there is no such thread; add sqpoll=on to --iothreads, or "
 			 "leave it out");

@@ -447,5 +447,7 @@ void config_free(struct config *config)
 		free(config->ports[i].name);
 		free(config->ports[i].path);
 	}
+	for (u32 i = 0; i < config->share_count; i++)
+		free(config->shares[i].path);
 	memset(config, 0, sizeof(*config));
 }

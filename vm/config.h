@@ -12,6 +12,8 @@
 #define CONFIG_MAX_DISKS     16
 #define CONFIG_MAX_NETS	     8
 #define CONFIG_MAX_PORTS     30
+#define CONFIG_MAX_SHARES    8
+#define CONFIG_MAX_TAG	     31 /* bytes of a share's name */
 #define CONFIG_MAX_QUEUES    64
 #define CONFIG_MAX_VECTORS   512
 #define CONFIG_MAX_IOTHREADS 64
@@ -20,10 +22,11 @@
 #define CONFIG_MIN_MEMORY    MIB(64)
 
 /* Entries of a virtqueue, at most and by default. */
-#define CONFIG_DISK_QUEUE_SIZE 256
-#define CONFIG_NET_QUEUE_SIZE  512
-#define CONFIG_RNG_QUEUE_SIZE  64
-#define CONFIG_PORT_QUEUE_SIZE 128
+#define CONFIG_DISK_QUEUE_SIZE	256
+#define CONFIG_NET_QUEUE_SIZE	512
+#define CONFIG_RNG_QUEUE_SIZE	64
+#define CONFIG_PORT_QUEUE_SIZE	128
+#define CONFIG_SHARE_QUEUE_SIZE 128
 
 enum config_layout { CONFIG_LAYOUT_TRANSITIONAL, CONFIG_LAYOUT_MODERN, CONFIG_LAYOUT_LEGACY };
 enum config_place { CONFIG_PLACE_ANY, CONFIG_PLACE_PIO, CONFIG_PLACE_MMIO };
@@ -89,6 +92,18 @@ struct config_port {
 	int in_fd, out_fd;
 };
 
+/* Whose the files of a share are. */
+enum config_map { CONFIG_MAP_SQUASH, CONFIG_MAP_MAPPED, CONFIG_MAP_PASSTHROUGH };
+
+struct config_share {
+	char *path;
+	char tag[CONFIG_MAX_TAG + 1];
+	bool readonly;
+	enum config_map map;
+	struct config_function function;
+	s32 iothread; /* as a disk's */
+};
+
 /* What is done about a driver that breaks a rule of virtio. */
 enum config_strict {
 	CONFIG_STRICT_OFF,
@@ -124,6 +139,8 @@ struct config {
 	struct config_port ports[CONFIG_MAX_PORTS];
 	u32 port_count;
 	struct config_function ports_function; /* of the device that has them */
+	struct config_share shares[CONFIG_MAX_SHARES];
+	u32 share_count;
 	char *serial; /* "stdio" (default), "none", "pty" or a file's path */
 	bool rng;     /* default on */
 	struct config_function rng_function;

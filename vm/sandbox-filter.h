@@ -6,10 +6,12 @@
 #ifndef VM_SANDBOX_FILTER_H
 #define VM_SANDBOX_FILTER_H
 
-/* The programs: one for each kind of thread, and the main thread's where it has a control socket.
+/* The programs: one for each kind of thread, the main thread's where it has a control socket, and
+ * that of a share's server.
  */
 #define SANDBOX_CONTROL	 SANDBOX_THREADS
-#define SANDBOX_PROGRAMS (SANDBOX_THREADS + 1)
+#define SANDBOX_SHARE	 (SANDBOX_THREADS + 1)
+#define SANDBOX_PROGRAMS (SANDBOX_THREADS + 2)
 
 #define SANDBOX_PID	   0x7eed0001u /* ours */
 #define SANDBOX_REWRITABLE 0x7eed0002u /* the file of sandbox_allow_rewriting() */

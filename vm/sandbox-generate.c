@@ -42,6 +42,8 @@
 #define R   BIT(SANDBOX_REACTOR)
 #define W   BIT(SANDBOX_WORKER)
 #define ALL (M | V | R | W)
+#define S   BIT(SANDBOX_SHARE)
+#define ANY (ALL | S)
 
 /* Who may make the call, and on what conditions, if any: (argument & mask) == value. */
 struct rule {
@@ -65,35 +67,35 @@ struct rule {
 
 static const struct rule calls[] = {
 	/* ---- living ---- */
-	CALL(exit, ALL),
-	CALL(exit_group, ALL),
-	CALL(futex, ALL),
-	CALL(sched_yield, ALL),
-	CALL(restart_syscall, ALL),
-	CALL(membarrier, ALL),
-	CALL(rseq, ALL),
-	CALL(set_robust_list, ALL),
-	CALL(getpid, ALL),
-	CALL(gettid, ALL),
-	CALL(rt_sigreturn, ALL),
-	CALL(rt_sigprocmask, ALL),
-	CALL(sigaltstack, ALL),
-	CALL(clock_gettime, ALL), /* these three come from the vDSO mostly */
-	CALL(gettimeofday, ALL),
-	CALL(time, ALL),
-	CALL(clock_nanosleep, ALL),
-	CALL(getrandom, ALL),
-	CALL_IF(prctl, ALL, 0, LOW, PR_GET_NAME), /* to tell of a violation */
+	CALL(exit, ANY),
+	CALL(exit_group, ANY),
+	CALL(futex, ANY),
+	CALL(sched_yield, ANY),
+	CALL(restart_syscall, ANY),
+	CALL(membarrier, ANY),
+	CALL(rseq, ANY),
+	CALL(set_robust_list, ANY),
+	CALL(getpid, ANY),
+	CALL(gettid, ANY),
+	CALL(rt_sigreturn, ANY),
+	CALL(rt_sigprocmask, ANY),
+	CALL(sigaltstack, ANY),
+	CALL(clock_gettime, ANY), /* these three come from the vDSO mostly */
+	CALL(gettimeofday, ANY),
+	CALL(time, ANY),
+	CALL(clock_nanosleep, ANY),
+	CALL(getrandom, ANY),
+	CALL_IF(prctl, ANY, 0, LOW, PR_GET_NAME), /* to tell of a violation */
 	/* ---- memory: never executable, never a file ---- */
-	CALL(brk, ALL),
-	CALL(madvise, ALL),
-	CALL(munmap, ALL),
-	CALL(mremap, ALL),
-	CALL_IF2(mmap, ALL, 2, PROT_EXEC, 0, 3, MAP_ANONYMOUS, MAP_ANONYMOUS),
-	CALL_IF(mprotect, ALL, 2, PROT_EXEC, 0),
+	CALL(brk, ANY),
+	CALL(madvise, ANY),
+	CALL(munmap, ANY),
+	CALL(mremap, ANY),
+	CALL_IF2(mmap, ANY, 2, PROT_EXEC, 0, 3, MAP_ANONYMOUS, MAP_ANONYMOUS),
+	CALL_IF(mprotect, ANY, 2, PROT_EXEC, 0),
 	/* ---- open files ---- */
-	CALL(read, ALL),
-	CALL(write, ALL),
+	CALL(read, ANY),
+	CALL(write, ANY),
 	CALL(readv, M | R),
 	CALL(writev, M | R),
 	CALL(preadv, M | R | W),
@@ -109,7 +111,7 @@ static const struct rule calls[] = {
 	CALL(fstat, M), /* which the C library writes in either way */
 	CALL_IF(newfstatat, M, 3, LOW, AT_EMPTY_PATH),
 	CALL(close, M | R),
-	CALL(poll, ALL), /* whoever logs looks first whether there is room */
+	CALL(poll, ANY), /* whoever logs looks first whether there is room */
 	CALL(ppoll, M | V | R),
 	CALL_IF(fcntl, M, 1, LOW, F_GETFL),
 	CALL_IF(fcntl, M, 1, LOW, F_SETFL),
@@ -124,6 +126,42 @@ static const struct rule calls[] = {
 	CALL(ftruncate, C), /* an image's new size */
 	CALL_IF(fcntl, C, 1, LOW, F_OFD_SETLK),
 	CALL_IF(fcntl, C, 1, LOW, F_OFD_GETLK),
+	/* ---- the server of a shared folder. A name is looked up by openat2, with conditions that
+	   no filter sees; openat is for /proc/self/fd, where it stands ---- */
+	CALL(openat2, S),
+	CALL_IF(openat, S, 0, LOW, (u32)AT_FDCWD),
+	CALL(close, S),
+	CALL(pread64, S),
+	CALL(pwrite64, S),
+	CALL(getdents64, S),
+	CALL(lseek, S),
+	CALL(fstat, S),
+	CALL(newfstatat, S),
+	CALL(fstatfs, S),
+	CALL(fsync, S),
+	CALL(fdatasync, S),
+	CALL(dup, S),
+	CALL_IF(fcntl, S, 1, LOW, F_DUPFD_CLOEXEC),
+	CALL_IF(fcntl, S, 1, LOW, F_OFD_SETLK),
+	CALL_IF(fcntl, S, 1, LOW, F_OFD_GETLK),
+	CALL(readlinkat, S),
+	CALL(getxattr, S),
+	CALL(listxattr, S),
+	CALL(setxattr, S),
+	CALL(removexattr, S),
+	CALL(mknodat, S),
+	CALL(mkdirat, S),
+	CALL(symlinkat, S),
+	CALL(linkat, S),
+	CALL(unlinkat, S),
+	CALL(renameat, S),
+	CALL(fchmodat, S),
+	CALL(fchownat, S),
+	CALL(utimensat, S),
+	CALL(truncate, S),
+	CALL(ftruncate, S),
+	CALL(shutdown, M), /* its end */
+	CALL(wait4, M),
 	/* ---- vCPUs are called out of the guest by a signal ---- */
 	CALL(rt_sigtimedwait, M | V),
 	/* ---- a reactor's waiting ---- */
@@ -141,12 +179,12 @@ static const struct rule calls[] = {
 	CALL_IF(pwrite64, M, 0, LOW, SANDBOX_VMCORE),
 	/* A thread may signal its own process only: raise(), abort(), calling vCPUs out of the
 	   guest. */
-	CALL_IF(tgkill, ALL, 0, LOW, SANDBOX_PID),
+	CALL_IF(tgkill, ANY, 0, LOW, SANDBOX_PID),
 #ifdef SANITIZED
 	/* What the sanitizers' run time calls: to know its stacks, and to end. */
-	CALL(sched_getaffinity, ALL),
-	CALL(getppid, ALL),
-	CALL_IF(mmap, ALL, 2, PROT_EXEC, 0),
+	CALL(sched_getaffinity, ANY),
+	CALL(getppid, ANY),
+	CALL_IF(mmap, ANY, 2, PROT_EXEC, 0),
 #endif
 };
 

@@ -34,8 +34,8 @@ static const char *const kind_names[SANDBOX_THREADS] = {
 		ARRAY_SIZE(program_##kind), program_##kind \
 	}
 
-static struct sock_fprog programs[] = { PROGRAM(0), PROGRAM(1), PROGRAM(2), PROGRAM(3),
-					PROGRAM(4) };
+static struct sock_fprog programs[] = { PROGRAM(0), PROGRAM(1), PROGRAM(2),
+					PROGRAM(3), PROGRAM(4), PROGRAM(5) };
 _Static_assert(ARRAY_SIZE(programs) == SANDBOX_PROGRAMS, "a program for each kind of thread");
 
 static void (*violation_hook)(void);
@@ -127,15 +127,22 @@ void sandbox_allow_control(void)
 
 /* ---- preparing ---- */
 
-/* All of them: effective, permitted, inheritable and with these the ambient ones; no_new_privs
- * keeps an execve(2), which the filters forbid anyway, from giving any back. One call; libcap-ng
- * makes a dozen, most of them before main(). */
-static int drop_capabilities(void)
+/* All of them but those to be kept, which must be there to be: effective, permitted, inheritable
+ * and with these the ambient ones; no_new_privs keeps an execve(2), which the filters forbid
+ * anyway, from giving any back. */
+static int drop_capabilities(u64 keep)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = { 0 };
+	struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3] = { 0 };
 
-	return syscall(SYS_capset, &header, none) ? -errno : 0;
+	if (keep && syscall(SYS_capget, &header, sets))
+		return -errno;
+	for (u32 i = 0; i < ARRAY_SIZE(sets); i++) {
+		sets[i].permitted &= (u32)(keep >> 32 * i);
+		sets[i].effective = sets[i].permitted;
+		sets[i].inheritable = 0;
+	}
+	return syscall(SYS_capset, &header, sets) ? -errno : 0;
 }
 
 /* Puts what this process is in the place of the number that stood for it. False if it stood
@@ -168,7 +175,7 @@ static bool settle_all(void)
 	return found;
 }
 
-int sandbox_prepare(void)
+static int prepare(u64 keep)
 {
 	const struct sigaction action = { .sa_sigaction = on_sigsys,
 					  .sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK };
@@ -176,7 +183,7 @@ int sandbox_prepare(void)
 	int error;
 
 	what = "capabilities cannot be dropped";
-	error = drop_capabilities();
+	error = drop_capabilities(keep);
 	if (error)
 		goto fail;
 	what = "prctl";
@@ -197,6 +204,30 @@ fail_errno:
 	error = -errno;
 fail:
 	log_line("sandbox: %s: %s; --no-sandbox runs without", what, strerror(-error));
+	return error;
+}
+
+int sandbox_prepare(void)
+{
+	return prepare(0);
+}
+
+int sandbox_share_prepare(u64 keep)
+{
+	return prepare(keep);
+}
+
+int sandbox_share_enter(void)
+{
+	int error;
+
+	if (!syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC,
+		     &programs[SANDBOX_SHARE]))
+		return 0;
+	error = -errno;
+	log_line("sandbox: a share's server cannot close its filter: %s; --no-sandbox runs "
+		 "without",
+		 strerror(-error));
 	return error;
 }
 

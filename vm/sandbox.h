@@ -37,6 +37,15 @@ void sandbox_allow_control(void);
  * sandbox_enter() allocates nothing. Logs, 0 or -errno. Main thread, before other threads start. */
 int sandbox_prepare(void);
 
+/*
+ * The process that serves a shared folder, in two steps: all capabilities go but those of `keep`
+ * (bits by CAP_*; what it has not it does not get), no_new_privs and the rest as in
+ * sandbox_prepare(); then a filter for all its threads. Each logs, 0 or -errno. The main thread of
+ * that process; before the first step it is alone.
+ */
+int sandbox_share_prepare(u64 keep);
+int sandbox_share_enter(void);
+
 /* Closes the calling thread's filter. Does nothing before sandbox_prepare() (--no-sandbox). 0 or
  * -errno (logged). Each thread for itself. */
 int sandbox_enter(enum sandbox_thread kind);

@@ -1,0 +1,190 @@
+/*
+ * The machine's end of a shared folder: opens it, forks the server, and ends it. Main thread.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <linux/capability.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+#include "backends/share-internal.h"
+#include "vm/end.h"
+#include "vm/log.h"
+#include "vm/sandbox.h"
+
+/* ---- the server's first steps ---- */
+
+/* What it needs to be able to do for whom: as root, to pass over the modes of other users' files,
+ * which is what root expects of the guest's root; nothing else has any to keep. */
+static u64 capabilities(const struct share_config *config)
+{
+	if (config->readonly)
+		return BIT64(CAP_DAC_READ_SEARCH);
+	return BIT64(CAP_DAC_OVERRIDE) | BIT64(CAP_FOWNER) | BIT64(CAP_FSETID) |
+	       (config->map == CONFIG_MAP_PASSTHROUGH ? BIT64(CAP_CHOWN) : 0);
+}
+
+/* Descriptors, signals and rights; 0 or -errno (logged). */
+static int settle(const struct share_config *config, int socket, int root)
+{
+	sigset_t all;
+	int proc;
+
+	/* A Ctrl-C, a hangup or a service manager's SIGTERM is for the machine, which still needs
+	 * its folder to shut down; the socket's end is the end. */
+	sigfillset(&all);
+	sigprocmask(SIG_BLOCK, &all, NULL);
+	prctl(PR_SET_NAME, "vmm-share");
+	umask(0);
+	proc = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (proc < 0 || fchdir(proc)) {
+		log_line("--share %s: /proc/self/fd: %s; mount /proc here", config->path,
+			 strerror(errno));
+		return -errno;
+	}
+	if (dup2(socket, SHARE_SOCKET) < 0 || dup2(root, SHARE_ROOT) < 0 ||
+	    close_range(STDERR_FILENO + 1, ~0u, 0)) {
+		log_line("--share %s: descriptors: %s; it needs Linux 5.9", config->path,
+			 strerror(errno));
+		return -errno;
+	}
+	return config->sandbox ? sandbox_share_prepare(capabilities(config)) : 0;
+}
+
+static void __attribute__((noreturn))
+become_server(const struct share_config *config, int socket, int root, pid_t parent)
+{
+	/* The end of the socket would tell, but not one that waits for a slow disk. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent || settle(config, socket, root))
+		_exit(STATUS_HOST_ERROR);
+	share_serve(config);
+}
+
+/* ---- the machine's end ---- */
+
+static int check_folder(const struct share_config *config, int root)
+{
+	struct statfs fs;
+	char path[32];
+
+	if (fstatfs(root, &fs))
+		return -errno;
+	if (fs.f_type == PROC_SUPER_MAGIC || fs.f_type == SYSFS_MAGIC) {
+		log_line("--share %s: is the host's kernel, not files; share another folder",
+			 config->path);
+		return -EINVAL;
+	}
+	if (config->map == CONFIG_MAP_PASSTHROUGH && geteuid()) {
+		log_line("--share %s: map=passthrough gives files to other users, which needs "
+			 "root; leave it out, or use map=mapped",
+			 config->path);
+		return -EPERM;
+	}
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", root);
+	if (config->map == CONFIG_MAP_MAPPED && getxattr(path, SHARE_ATTR, NULL, 0) < 0 &&
+	    errno == EOPNOTSUPP) {
+		log_line("--share %s: map=mapped keeps owners in user xattrs, which its file "
+			 "system has not; leave map= out",
+			 config->path);
+		return -EOPNOTSUPP;
+	}
+	return 0;
+}
+
+static int start(struct share *share, const struct share_config *config, int root)
+{
+	static const int room = (int)MIB(1);
+	pid_t parent = getpid();
+	int ends[2], err;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends))
+		return -errno;
+	/* As far as the host allows: the larger, the fewer turns a large message takes. */
+	for (u32 i = 0; i < ARRAY_SIZE(ends); i++)
+		setsockopt(ends[i], SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
+	share->dup = fcntl(ends[0], F_DUPFD_CLOEXEC, 0);
+	share->process = share->dup < 0 ? -1 : fork();
+	if (!share->process)
+		become_server(config, ends[1], root, parent);
+	err = share->process < 0 ? -errno : 0;
+	close(ends[1]);
+	share->fd = ends[0];
+	return err;
+}
+
+int share_open(struct share *share, const struct share_config *config)
+{
+	int root, err;
+
+	*share = (struct share){ .path = config->path, .fd = -1, .dup = -1, .in = -1, .out = -1 };
+	root = open(config->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (root < 0) {
+		err = -errno;
+		log_line("--share %s: %s; give a folder", config->path, strerror(errno));
+		return err;
+	}
+	err = check_folder(config, root);
+	if (!err) {
+		err = start(share, config, root);
+		if (err)
+			log_line("--share %s: its server cannot be started: %s; allow more "
+				 "processes and open files (ulimit -u, ulimit -n)",
+				 config->path, strerror(-err));
+	}
+	close(root);
+	if (err)
+		share_close(share);
+	return err;
+}
+
+int share_register(struct share *share, struct reactors *reactors)
+{
+	char ready;
+	ssize_t n;
+
+	/* Its start went along with ours. */
+	do
+		n = read(share->fd, &ready, 1);
+	while (n < 0 && errno == EINTR);
+	if (n != 1)
+		return -EPIPE; /* it has said why */
+	if (fcntl(share->fd, F_SETFL, O_NONBLOCK))
+		return -errno;
+	share->in = reactor_file_add(reactors, share->fd);
+	if (share->in < 0)
+		return share->in;
+	share->out = reactor_file_add(reactors, share->dup);
+	return share->out < 0 ? share->out : 0;
+}
+
+void share_unregister(struct share *share, struct reactors *reactors)
+{
+	if (share->in >= 0)
+		reactor_file_remove(reactors, share->in);
+	if (share->out >= 0)
+		reactor_file_remove(reactors, share->out);
+	share->in = share->out = -1;
+}
+
+void share_close(struct share *share)
+{
+	if (share->fd >= 0)
+		shutdown(share->fd, SHUT_RDWR); /* a ring may hold the file a while longer */
+	if (share->fd >= 0)
+		close(share->fd);
+	if (share->dup >= 0)
+		close(share->dup);
+	share->fd = share->dup = -1;
+	if (share->process > 0)
+		waitpid(share->process, NULL, 0);
+	share->process = -1;
+}

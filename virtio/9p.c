@@ -1,0 +1,569 @@
+/*
+ * 9P transport device: carries messages between the driver's buffers and the share's server, which
+ * understands them (backends/share.h). One stream each way: what is available goes out in one
+ * operation, from the driver's own pages; of what comes in the beginning is read to a small buffer,
+ * and a long rest straight to the driver's pages. On the queue's reactor.
+ *
+ * Neither side is trusted. A message's size is read once and sent from our copy, so that the server
+ * always knows where the next begins; on the way its tag is replaced by the place it has here, so
+ * that an answer finds its request whatever the driver does with tags. An answer that fits no
+ * request means that the server is out of its mind; no more is said to it.
+ */
+#include <errno.h>
+#include <endian.h>
+#include <linux/virtio_9p.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include "virtio/9p.h"
+
+#define REQUESTS	    CONFIG_SHARE_QUEUE_SIZE
+#define CHAIN		    CONFIG_SHARE_QUEUE_SIZE /* longest, in buffers */
+#define HEADER		    7u			    /* size[4] type[1] tag[2] */
+#define HEADER_FLUSH	    9u			    /* and oldtag[2] */
+#define ERROR_SIZE	    11u
+#define NO_TAG		    0xffff
+#define BUFFER		    KIB(8)
+#define PARTS		    1024 /* the kernel takes no more at once (UIO_MAXIOV) */
+#define CLASS_STORAGE_OTHER 0x018000
+
+enum { RLERROR = 7, TFLUSH = 108 };
+
+enum p9_state { P9_FREE, P9_PENDING, P9_SENDING, P9_SENT };
+
+struct p9_cursor {
+	const struct iovec *iov;
+	size_t offset;
+};
+
+struct p9_request {
+	struct p9_request *next; /* free, pending or sending */
+	enum p9_state state;
+	bool answered; /* before its sending was told to have ended */
+	u16 head, tag;
+	u32 size; /* of the message */
+	u32 room, written;
+	u32 header_size;
+	u8 header[HEADER_FLUSH];
+	u16 readable;
+	struct p9_cursor answer;
+	struct iovec iov[CHAIN];
+};
+
+struct virtio_9p {
+	struct virtio_device device;
+	struct share *share;
+	struct virtio_queue *queue;
+	struct p9_request *requests; /* REQUESTS of them, touched as they are used */
+	struct p9_request *free;
+	struct p9_request *pending, **pending_end;
+	u32 out; /* sending or sent */
+	bool dead;
+
+	struct reactor_op send;
+	bool sending;
+	struct p9_request *in_send; /* what it carries */
+	struct iovec send_iov[PARTS];
+
+	struct reactor_op receive;
+	bool receiving;
+	struct p9_request *current; /* whose answer is being read to its place ... */
+	u32 left;		    /* ... of which so much is missing; or of one to be dropped */
+	u32 have;		    /* bytes in buffer */
+	struct iovec receive_iov[CHAIN + 1];
+	u8 buffer[BUFFER];
+};
+
+static u32 get(const u8 *at, u32 bytes)
+{
+	u32 value = 0;
+
+	memcpy(&value, at, bytes);
+	return le32toh(value);
+}
+
+static void put(u8 *at, u32 value, u32 bytes)
+{
+	value = htole32(value);
+	memcpy(at, &value, bytes);
+}
+
+/* ---- requests ---- */
+
+/* Copies between bytes and the driver's buffers at the cursor, which moves on; there is room. */
+static void copy(struct p9_cursor *cursor, u8 *bytes, u32 length, bool to_driver)
+{
+	while (length) {
+		u8 *there = (u8 *)cursor->iov->iov_base + cursor->offset;
+		size_t n = cursor->iov->iov_len - cursor->offset;
+
+		if (n > length)
+			n = length;
+		if (to_driver)
+			memcpy(there, bytes, n);
+		else
+			memcpy(bytes, there, n);
+		bytes += n;
+		length -= (u32)n;
+		cursor->offset += n;
+		if (cursor->offset == cursor->iov->iov_len) {
+			cursor->iov++;
+			cursor->offset = 0;
+		}
+	}
+}
+
+/* Describes `length` bytes from the cursor on; returns how many parts that takes. */
+static u32 describe(struct p9_cursor cursor, u32 length, struct iovec *parts)
+{
+	u32 count = 0;
+
+	while (length) {
+		size_t n = cursor.iov->iov_len - cursor.offset;
+
+		if (n > length)
+			n = length;
+		if (n)
+			parts[count++] =
+				(struct iovec){ (u8 *)cursor.iov->iov_base + cursor.offset, n };
+		length -= (u32)n;
+		cursor.iov++;
+		cursor.offset = 0;
+	}
+	return count;
+}
+
+static void complete(struct virtio_9p *p9, struct p9_request *request)
+{
+	if (request->state >= P9_SENDING)
+		p9->out--;
+	request->state = P9_FREE;
+	request->next = p9->free;
+	p9->free = request;
+	virtio_queue_push(p9->queue, request->head, request->written);
+}
+
+static void complete_with_error(struct virtio_9p *p9, struct p9_request *request, int error)
+{
+	u8 message[ERROR_SIZE] = { [4] = RLERROR };
+
+	put(message, ERROR_SIZE, 4);
+	put(message + 5, request->tag, 2);
+	put(message + HEADER, (u32)error, 4);
+	request->answer = (struct p9_cursor){ request->iov + request->readable, 0 };
+	copy(&request->answer, message, ERROR_SIZE, true);
+	request->written = ERROR_SIZE;
+	complete(p9, request);
+}
+
+/* ---- a server that has ended ---- */
+
+static void fail_all(struct virtio_9p *p9)
+{
+	if (p9->sending || p9->receiving)
+		return;
+	p9->pending = p9->in_send = p9->current = NULL;
+	p9->pending_end = &p9->pending;
+	for (u32 i = 0; i < REQUESTS; i++)
+		if (p9->requests[i].state != P9_FREE)
+			complete_with_error(p9, &p9->requests[i], EIO);
+}
+
+static void lose(struct virtio_9p *p9, const char *why)
+{
+	struct reactor *reactor = p9->queue->reactor;
+
+	if (!p9->dead)
+		log_line("%s: the server of %s %s; the guest gets I/O errors from it until the "
+			 "machine is started anew",
+			 p9->device.name, p9->share->path, why);
+	p9->dead = true;
+	if (p9->sending)
+		reactor_cancel(reactor, &p9->send);
+	if (p9->receiving)
+		reactor_cancel(reactor, &p9->receive);
+	fail_all(p9);
+}
+
+/* ---- sending ---- */
+
+static void submit_send(struct virtio_9p *p9)
+{
+	p9->sending = true;
+	reactor_submit(p9->queue->reactor, &p9->send);
+}
+
+static void submit_receive(struct virtio_9p *p9);
+
+/* All that is pending, as far as one operation carries it. */
+static void send_pending(struct virtio_9p *p9)
+{
+	struct p9_request *request;
+	u32 parts = 0;
+
+	if (p9->sending || !p9->pending)
+		return;
+	while ((request = p9->pending) && parts + 1 + request->readable <= PARTS) {
+		struct p9_cursor cursor = { request->iov, 0 };
+		u8 skipped[HEADER_FLUSH];
+
+		p9->send_iov[parts++] = (struct iovec){ request->header, request->header_size };
+		copy(&cursor, skipped, request->header_size, false);
+		parts += describe(cursor, request->size - request->header_size,
+				  &p9->send_iov[parts]);
+		request->state = P9_SENDING;
+		p9->out++;
+		p9->pending = request->next;
+		request->next = p9->in_send;
+		p9->in_send = request;
+	}
+	if (!p9->pending)
+		p9->pending_end = &p9->pending;
+	p9->send.iov = p9->send_iov;
+	p9->send.iov_count = parts;
+	submit_send(p9);
+	if (!p9->receiving)
+		submit_receive(p9);
+}
+
+/* False: something is left of what was to be sent. */
+static bool advance(struct reactor_op *op, size_t length)
+{
+	struct iovec *iov = (struct iovec *)op->iov;
+
+	while (length && length >= iov->iov_len) {
+		length -= iov++->iov_len;
+		op->iov_count--;
+	}
+	if (length) {
+		iov->iov_base = (u8 *)iov->iov_base + length;
+		iov->iov_len -= length;
+	}
+	op->iov = iov;
+	return !op->iov_count;
+}
+
+static void send_done(struct reactor_op *op, s32 result)
+{
+	struct virtio_9p *p9 = container_of(op, struct virtio_9p, send);
+	struct p9_request *request;
+
+	p9->sending = false;
+	if (p9->dead) {
+		fail_all(p9);
+		return;
+	}
+	if (result < 0 && result != -EINTR && result != -EAGAIN) {
+		lose(p9, "has ended");
+		return;
+	}
+	if (!advance(op, result > 0 ? (size_t)result : 0)) {
+		submit_send(p9);
+		return;
+	}
+	while ((request = p9->in_send)) {
+		p9->in_send = request->next;
+		request->state = P9_SENT;
+		if (request->answered)
+			complete(p9, request);
+	}
+	send_pending(p9);
+}
+
+/* ---- receiving ---- */
+
+static void submit_receive(struct virtio_9p *p9)
+{
+	struct reactor_op *op = &p9->receive;
+	u32 parts = 0;
+
+	if (p9->current)
+		parts = describe(p9->current->answer, p9->left, p9->receive_iov);
+	p9->receive_iov[parts++] =
+		(struct iovec){ p9->buffer + p9->have, sizeof(p9->buffer) - p9->have };
+	op->iov = p9->receive_iov;
+	op->iov_count = parts;
+	p9->receiving = true;
+	reactor_submit(p9->queue->reactor, op);
+}
+
+static void answered(struct virtio_9p *p9, struct p9_request *request)
+{
+	request->answered = true;
+	if (request->state == P9_SENT)
+		complete(p9, request);
+}
+
+/* The answer that begins at `at`, of which there are `length` bytes, at least a header. Returns how
+ * many of these it has; 0: it is none. */
+static u32 take_answer(struct virtio_9p *p9, u8 *at, u32 length)
+{
+	u32 size = get(at, 4), place = get(at + 5, 2), n;
+	struct p9_request *request = &p9->requests[place < REQUESTS ? place : 0];
+
+	if (place >= REQUESTS || request->state < P9_SENDING || request->answered ||
+	    size < HEADER || size > SHARE_MSIZE)
+		return 0;
+	n = size < length ? size : length;
+	p9->left = size - n;
+	if (size > request->room) {
+		/* The driver left too little room: the server cannot know that. */
+		u8 error[ERROR_SIZE] = {
+			ERROR_SIZE, 0, 0, 0, RLERROR, (u8)request->tag, (u8)(request->tag >> 8),
+			EMSGSIZE
+		};
+
+		copy(&request->answer, error, ERROR_SIZE, true);
+		request->written = ERROR_SIZE;
+		answered(p9, request);
+		return n;
+	}
+	put(at + 5, request->tag, 2);
+	copy(&request->answer, at, n, true);
+	request->written = size;
+	if (p9->left)
+		p9->current = request;
+	else
+		answered(p9, request);
+	return n;
+}
+
+/* What is in the buffer: whole answers, then the first part of one more. False: nonsense. */
+static bool take_answers(struct virtio_9p *p9)
+{
+	u32 at = 0, n;
+
+	while (!p9->current && p9->have - at) {
+		if (p9->left) { /* of one to be dropped */
+			n = p9->left < p9->have - at ? p9->left : p9->have - at;
+			p9->left -= n;
+		} else if (p9->have - at < HEADER) {
+			break;
+		} else {
+			n = take_answer(p9, p9->buffer + at, p9->have - at);
+			if (!n)
+				return false;
+		}
+		at += n;
+	}
+	p9->have -= at;
+	memmove(p9->buffer, p9->buffer + at, p9->have);
+	return true;
+}
+
+static void receive_done(struct reactor_op *op, s32 result)
+{
+	struct virtio_9p *p9 = container_of(op, struct virtio_9p, receive);
+	u32 n = result > 0 ? (u32)result : 0;
+
+	p9->receiving = false;
+	if (p9->dead) {
+		fail_all(p9);
+		return;
+	}
+	if (!n && result != -EINTR && result != -EAGAIN) {
+		lose(p9, "has ended");
+		return;
+	}
+	if (p9->current) {
+		struct p9_request *request = p9->current;
+		u32 its = n < p9->left ? n : p9->left;
+
+		p9->left -= its;
+		n -= its;
+		while (its) {
+			struct p9_cursor *cursor = &request->answer;
+			size_t part = cursor->iov->iov_len - cursor->offset;
+
+			if (part > its) {
+				cursor->offset += its;
+				break;
+			}
+			its -= (u32)part;
+			cursor->iov++;
+			cursor->offset = 0;
+		}
+		if (!p9->left) {
+			p9->current = NULL;
+			answered(p9, request);
+		}
+	}
+	p9->have += n;
+	if (!take_answers(p9))
+		lose(p9, "talks nonsense");
+	else if (p9->out && !p9->receiving)
+		submit_receive(p9);
+}
+
+/* ---- the queue ---- */
+
+/* Where the request with this tag is. */
+static u16 place_of(const struct virtio_9p *p9, u32 tag)
+{
+	for (u16 i = 0; i < REQUESTS; i++)
+		if (p9->requests[i].state != P9_FREE && p9->requests[i].tag == tag)
+			return i;
+	return NO_TAG;
+}
+
+/* The message is whole and can be sent; its header is read here, once. */
+static bool read_header(struct virtio_9p *p9, struct p9_request *request,
+			const struct vq_buffer *buffer)
+{
+	struct p9_cursor cursor = { request->iov, 0 };
+	u8 *header = request->header;
+
+	request->tag = NO_TAG;
+	if (buffer->readable_bytes < HEADER)
+		return false;
+	copy(&cursor, header, HEADER, false);
+	request->header_size = HEADER;
+	request->size = get(header, 4);
+	request->tag = (u16)get(header + 5, 2);
+	put(header + 5, (u32)(request - p9->requests), 2);
+	if (request->size < HEADER || request->size > buffer->readable_bytes ||
+	    request->size > SHARE_MSIZE)
+		return false;
+	if (header[4] == TFLUSH && request->size >= HEADER_FLUSH) {
+		copy(&cursor, header + HEADER, 2, false);
+		put(header + HEADER, place_of(p9, get(header + HEADER, 2)), 2);
+		request->header_size = HEADER_FLUSH;
+	}
+	return true;
+}
+
+static void begin(struct virtio_9p *p9, struct p9_request *request, const struct vq_buffer *buffer)
+{
+	request->head = buffer->head;
+	request->readable = buffer->readable;
+	request->room = buffer->writable_bytes;
+	request->answer = (struct p9_cursor){ request->iov + buffer->readable, 0 };
+	request->answered = false;
+	request->written = 0;
+	if (!read_header(p9, request, buffer)) {
+		complete_with_error(p9, request, EINVAL);
+	} else if (p9->dead) {
+		complete_with_error(p9, request, EIO);
+	} else {
+		request->state = P9_PENDING;
+		request->next = NULL;
+		*p9->pending_end = request;
+		p9->pending_end = &request->next;
+	}
+}
+
+static enum virtio_served p9_serve(struct virtio_queue *queue)
+{
+	struct virtio_9p *p9 = queue->owner;
+	struct p9_request *request;
+	struct vq_buffer buffer;
+
+	while ((request = p9->free) && virtio_queue_pop(queue, &buffer, request->iov, CHAIN) == 1) {
+		if (buffer.writable_bytes < ERROR_SIZE) {
+			virtio_device_broken(queue->device,
+					     "a 9p request has no room for an answer");
+			virtio_queue_unpop(queue, 1);
+			break;
+		}
+		p9->free = request->next;
+		begin(p9, request, &buffer);
+	}
+	send_pending(p9);
+	return VIRTIO_SERVED_ALL;
+}
+
+/* What was sent is waited for; what was not, is forgotten. */
+static void p9_queue_stop(struct virtio_queue *queue)
+{
+	struct virtio_9p *p9 = queue->owner;
+	struct p9_request *request;
+
+	while ((request = p9->pending)) {
+		p9->pending = request->next;
+		complete(p9, request);
+	}
+	p9->pending_end = &p9->pending;
+}
+
+static const struct virtio_device_ops p9_ops = {
+	.id = VIRTIO_ID_9P,
+	.pci_class = CLASS_STORAGE_OTHER,
+	.name = "9p",
+	.serve = p9_serve,
+	.queue_stop = p9_queue_stop,
+};
+
+static int make_requests(struct virtio_9p *p9)
+{
+	void *area = mmap(NULL, REQUESTS * sizeof(*p9->requests), PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (area == MAP_FAILED)
+		return -ENOMEM;
+	p9->requests = area;
+	for (u32 i = REQUESTS; i-- > 0;) {
+		p9->requests[i].next = p9->free;
+		p9->free = &p9->requests[i];
+	}
+	return 0;
+}
+
+int virtio_9p_create(struct virtio_9p **out, const struct virtio_9p_options *options)
+{
+	const u8 reactor = (u8)(options->reactor % reactors_count(options->reactors));
+	const size_t tag = strlen(options->tag);
+	const struct virtio_device_config config = {
+		.ops = &p9_ops,
+		.name = options->name,
+		.memory = options->memory,
+		.reactors = options->reactors,
+		.queue_count = 1,
+		.queue_size = REQUESTS,
+		.queue_offer = options->queue_size,
+		.queue_reactor = &reactor,
+		.features = options->features | BIT64(VIRTIO_9P_MOUNT_TAG),
+		.config_size = (u32)(sizeof(struct virtio_9p_config) + tag),
+	};
+	struct virtio_9p *p9 = calloc(1, sizeof(*p9));
+	int err = p9 ? make_requests(p9) : -ENOMEM;
+
+	if (err)
+		log_line("%s: out of memory; free some", options->name);
+	else
+		err = virtio_device_init(&p9->device, &config);
+	if (err < 0) {
+		if (p9 && p9->requests)
+			munmap(p9->requests, REQUESTS * sizeof(*p9->requests));
+		free(p9);
+		return err;
+	}
+	put(p9->device.config, (u32)tag, 2);
+	memcpy(p9->device.config + 2, options->tag, tag);
+	p9->share = options->share;
+	p9->queue = &p9->device.queues[0];
+	p9->queue->owner = p9;
+	p9->pending_end = &p9->pending;
+	p9->send = (struct reactor_op){ .done = send_done,
+					.code = REACTOR_WRITEV,
+					.file = options->share->out,
+					.offset = (u64)-1 };
+	p9->receive = (struct reactor_op){ .done = receive_done,
+					   .code = REACTOR_READV,
+					   .file = options->share->in,
+					   .offset = (u64)-1 };
+	*out = p9;
+	return 0;
+}
+
+struct virtio_device *virtio_9p_device(struct virtio_9p *p9)
+{
+	return &p9->device;
+}
+
+void virtio_9p_destroy(struct virtio_9p *p9)
+{
+	if (!p9)
+		return;
+	virtio_device_destroy(&p9->device);
+	munmap(p9->requests, REQUESTS * sizeof(*p9->requests));
+	free(p9);
+}
