@@ -311,21 +311,19 @@ const struct config_option config_options[] = {
 		 "user needs no privilege; one that does not exist is made where that is "
 		 "permitted, and "
 		 "goes with the machine. May be repeated, up to 8 times." },
-	{ "share", "DIR,tag=TAG", "a folder of the host by virtio-9p; may repeat",
-	  .set = config_set_share, .suboptions = config_share_suboptions, .function = true,
-	  .list = true,
+	{ "share", "DIR", "a folder, by 9p; may repeat", .set = config_set_share,
+	  .suboptions = config_share_suboptions, .function = true, .list = true,
 	  .man = "A folder of the host, as a virtio-9p device, served by a process of its own; "
 		 "mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000 TAG /mnt in the guest. "
 		 "What is mounted below it on the host is not shared: it appears as an empty "
-		 "folder or file. May be repeated, up to 8 times. A comma in the path is doubled." },
+		 "folder or file. May be repeated, up to 8 times. A comma in the path is "
+		 "doubled." },
 	{ "serial", "WHERE", "stdio, pty, none, or a file for output [stdio]", .set = set_serial,
 	  .man = "Where the serial port goes: stdio (the default; a terminal goes raw), pty (a new "
 		 "pseudo-terminal, whose name is printed), none, or the path of a file that takes "
 		 "the "
 		 "output. A file of one of those names is written as ./pty." },
-	{ "rng", "on|off",
-	  "entropy [on]; all devices: ,layout= ,isr= ,notify= ,vectors= ,queue-size= "
-	  ",packed ,in-order ,notify-data",
+	{ "rng", "on|off", "entropy [on]; all devices: ,layout= ,queue-size= ..",
 	  .set = config_set_rng, .function = true,
 	  .man = "Whether the machine has a virtio entropy device, so that boot never waits for "
 		 "randomness. The default is on." },

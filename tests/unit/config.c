@@ -463,11 +463,11 @@ static const char *output_of(int (*print)(void))
 }
 
 /* All in --help and in the page; options that are parsed and not told would be a secret. */
-static const char *const told[] = { "kernel",  "initrd",  "cmdline",   "cpus",	      "mem",
-				    "disk",    "net",	  "serial",    "rng",	      "iothreads",
-				    "timeout", "grace",	  "no-reboot", "no-sandbox",  "config",
-				    "help",    "version", "stats",     "boot-timing", "pin",
-				    "vmcore",  "strict",  "control",   "virtio-mmio" };
+static const char *const told[] = { "kernel",	 "initrd",  "cmdline", "cpus",	    "mem",
+				    "disk",	 "net",	    "serial",  "rng",	    "share",
+				    "iothreads", "timeout", "grace",   "no-reboot", "no-sandbox",
+				    "config",	 "help",    "version", "stats",	    "boot-timing",
+				    "pin",	 "vmcore",  "strict",  "control",   "virtio-mmio" };
 static const char *const statuses[] = {
 	"0", "1", "2", "3", "4", "120", "123", "124", "125", "128+N"
 };
