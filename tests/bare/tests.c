@@ -169,11 +169,40 @@ static void test_features(struct function *f)
 	reset(&d);
 }
 
+static void moves_in_flight(struct driver *d, u32 bar, u64 to, enum doorbell how)
+{
+	static struct virtio_blk_outhdr headers[9];
+	static u8 *large;
+	static volatile u8 status[9];
+	const u32 bytes = 65536;
+
+	if (!large)
+		large = allocate(9 * bytes, 4096);
+	for (u32 i = 0; i < 9; i++) {
+		const struct part parts[] = { { &headers[i], sizeof(headers[i]) },
+					      { large + i * bytes, bytes },
+					      { (u8 *)&status[i], 1 } };
+
+		headers[i] =
+			(struct virtio_blk_outhdr){ .type = VIRTIO_BLK_T_IN, .sector = i * 16 };
+		status[i] = 0xff;
+		if (i == 8) {
+			ring(d, 0, how);
+			move_bar(d->f, bar, to);
+		}
+		add_chain(&d->queue[0], parts, 3, 1);
+	}
+	ring(d, 0, how);
+	for (u32 i = 0; i < 9; i++)
+		EXPECT(wait_used(&d->queue[0]) == (long)bytes + 1);
+	for (u32 i = 0; i < 9; i++)
+		EXPECT_EQ(status[i], VIRTIO_BLK_S_OK);
+}
+
 static void test_bar_moves(struct function *f)
 {
 	struct driver d = { 0 };
 	u64 old_io = f->bar[0], old_mem = f->bar[2];
-	u32 used;
 
 	begin("BARs move: nothing is lost, the new doorbells ring, the old address is dead");
 	EXPECT(start_modern(&d, f, usual, 1));
@@ -187,25 +216,12 @@ static void test_bar_moves(struct function *f)
 	EXPECT_EQ(read8(common(&d) + VIRTIO_PCI_COMMON_STATUS), 15);
 	EXPECT_EQ(round_trip(&d, 32, 3, DOORBELL_MEM), 0);
 	EXPECT_EQ(round_trip(&d, 33, 4, DOORBELL_IO), 0);
-	/* a request in flight while the BAR moves */
-	used = d.queue[0].seen;
-	{
-		static struct virtio_blk_outhdr header;
-		static u8 status = 0xff;
-		const struct part parts[] = { { &header, sizeof(header) },
-					      { data, SECTOR },
-					      { &status, 1 } };
-
-		header.sector = 33;
-		add_chain(&d.queue[0], parts, 3, 1);
-		ring(&d, 0, DOORBELL_MEM);
-		move_bar(f, 2, old_mem);
-		EXPECT(wait_used(&d.queue[0]) >= 1);
-		EXPECT_EQ(status, VIRTIO_BLK_S_OK);
-		EXPECT_EQ((u16)(d.queue[0].seen - used), 1);
-		EXPECT(filled(4));
-	}
-	move_bar(f, 0, old_io);
+	/* the way back, of each BAR with requests in flight, and one more that rings at the new
+	 * address */
+	moves_in_flight(&d, 0, old_io, DOORBELL_IO);
+	moves_in_flight(&d, 2, old_mem, DOORBELL_MEM);
+	EXPECT_EQ(in32(0x9000), 0xffffffff);
+	EXPECT_EQ(read32(0x1c0000000ull), 0xffffffff);
 	EXPECT_EQ(round_trip(&d, 34, 5, DOORBELL_MEM), 0);
 	finish();
 
@@ -243,7 +259,10 @@ static void test_decode(struct function *f)
 	before = device_wrote(&d.queue[0]);
 	config_write(f->slot, PCI_COMMAND, 2, PCI_COMMAND_MASTER);
 	EXPECT_EQ(read8(common(&d)), 0xff);
+	/* queue 0 has the first of each kind */
 	out16((u16)(f->bar[0] + VIRTIO_PCI_QUEUE_NOTIFY), 0);
+	out16((u16)(f->bar[f->notify_io.bar] + f->notify_io.offset), 0);
+	write16(f->bar[f->notify_mem.bar] + f->notify_mem.offset, 0);
 	settle();
 	EXPECT_EQ(device_wrote(&d.queue[0]), before);
 	config_write(f->slot, PCI_COMMAND, 2,

@@ -53,12 +53,21 @@ private() {
 	fi
 }
 
-# stage FOLDER VMM: what changes from run to run, as the agent sees it in /run/bed.
+# stage FOLDER VMM: what changes from run to run, as the agent sees it in /run/bed. The bare guest and the programs
+# around it come with what they are written in.
 stage() {
-	mkdir -p "$1/lib" "$1/cases"
+	mkdir -p "$1/lib" "$1/cases" "$1/host" "$1/bin"
+	cp "$top"/tests/host/* "$1/host"
+	for p in bare.elf make-initramfs; do [ ! -e "$top/build/$p" ] || cp "$top/build/$p" "$1"; done
+	for p in bash jq; do
+		p=$(command -v $p) || continue
+		cp -L "$p" "$1/bin"
+		ldd "$p" | sed -n 's/.*=> \(\/[^ ]*\) .*/\1/p' | while read -r l; do
+			[ -e "$out/tree/lib/x86_64-linux-gnu/${l##*/}" ] || cp -L "$l" "$1/bin"
+		done
+	done
 	cp "$bed"/agent/* "$bed/nested/nested-init" "$1"
 	cp "$2" "$1/vmm"
-	cp "$top/build/make-initramfs" "$1"
 	# Libraries that are not in the tree of tools.
 	ldd "$2" 2>/dev/null | sed -n 's/.*=> \(\/[^ ]*\) .*/\1/p' | while read -r l; do
 		[ -e "$out/tree/lib/x86_64-linux-gnu/${l##*/}" ] || cp -L "$l" "$1/lib"

@@ -1,8 +1,10 @@
 # What lspci sees: a host bridge and transitional virtio functions with both layouts, as the README claims.
-# bed: timeout=90 cost=15
+# bed: timeout=150 cost=20
 
 net_up
-boot_guest tap=tap0 <<'X'
+truncate -s 1M "$work/modern.img" "$work/legacy.img" "$work/ports.img"
+boot_guest tap=tap0 -- --disk "$work/modern.img,layout=modern,serial=modern" --disk "$work/legacy.img,layout=legacy,serial=legacy" \
+	--disk "$work/ports.img,layout=modern,isr=pio,notify=pio,vectors=0,serial=ports" <<'X'
 lspci -vvnn >/tmp/all
 cat /tmp/all
 t 'host bridge at 00:00.0' grep -q '^00:00.0 Host bridge \[0600\]' /tmp/all
@@ -28,6 +30,26 @@ for kind in 1000:0001:net 1001:0002:blk 1005:0004:rng; do
 	same "$name: $count vendor capabilities" "$(grep -c 'VirtIO: ' /tmp/one)" $count
 	t "$name: bus master" grep -q 'Control: I/O+ Mem+ BusMaster+' /tmp/one
 done
+# one NAME: what lspci says of the disk with this serial number
+one() {
+	for d in /sys/block/vd*; do
+		[ "$(cat $d/serial)" != $1 ] || lspci -vvnn -s $(basename $(readlink -f $d/device/..)) >/tmp/one
+	done
+}
+one modern
+t 'layout=modern: its ID and revision' grep -qE '\[1af4:1042\] \(rev 01\)' /tmp/one
+same 'layout=modern: no I/O region' "$(grep -c 'I/O ports at' /tmp/one)" 0
+same 'layout=modern: its structures' "$(grep -oE 'VirtIO: [A-Z][A-Za-z]+' /tmp/one | sort -u | tr '\n' ' ')" \
+	'VirtIO: CommonCfg VirtIO: DeviceCfg VirtIO: ISR VirtIO: Notify '
+one legacy
+t 'layout=legacy: its ID and revision' grep -qE '\[1af4:1001\]( |$)' /tmp/one
+same 'layout=legacy: no structures' "$(grep -c 'VirtIO: ' /tmp/one)" 0
+t 'layout=legacy: registers in an I/O region' grep -qE 'Region 0: I/O ports at [0-9a-f]+ \[size=' /tmp/one
+one ports
+t 'layout=modern with isr=pio and notify=pio: an I/O region for them' grep -qE 'I/O ports at [0-9a-f]+ \[size=' /tmp/one
+same 'both stand in it' "$(grep -A1 -E 'VirtIO: (Notify|ISR)' /tmp/one | grep -oE 'BAR=[0-9]' | sort -u)" \
+	"BAR=$(sed -n 's/.*Region \([0-9]\): I\/O ports.*/\1/p' /tmp/one)"
+same 'vectors=0: no MSI-X' "$(grep -c 'MSI-X' /tmp/one)" 0
 dmesg | grep -iE 'ACPI (BIOS )?(Error|Warning)|can.t (claim|assign)|BAR .*: (no space|failed)' >/tmp/bad
 same 'the kernel complains of neither ACPI nor BARs' "$(cat /tmp/bad)" ''
 X
