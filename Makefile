@@ -158,7 +158,7 @@ bench: deps-build deps-check deps-bench
 
 # What each layout of a virtio function costs a request (tests/bench/layouts, docs/layouts.md).
 bench-layout: deps-build deps-check
-	@$(MAKE) --no-print-directory build/vmm
+	@$(MAKE) --no-print-directory build/vmm build/bench/layouts-disk build/bench/layouts-count.so
 	@tests/bench/layouts
 
 deps-%:
@@ -205,6 +205,12 @@ build/bench/%: tests/bench/%.c tests/bench/peer.h
 	@mkdir -p $(@D)
 	@echo '  LD    $@'
 	$(Q)$(CC) $(CFLAGS) $(BASE) -D_GNU_SOURCE -static -o $@ $< $(if $(filter limit,$*),-luring -pthread)
+
+# For QEMU to load.
+build/bench/%.so: tests/bench/%.c
+	@mkdir -p $(@D)
+	@echo '  LD    $@'
+	$(Q)$(CC) $(CFLAGS) $(BASE) -shared -fPIC -o $@ $<
 
 # vmm that counts nothing, to show what counting costs.
 build/uncounted/%.o: %.c | build/generated
