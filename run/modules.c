@@ -14,7 +14,6 @@
 
 #define INDEX_MAX  MIB(64)
 #define MODULE_MAX MIB(256)
-#define DEPTH_MAX  32 /* of soft dependencies, which may go in circles */
 #define WANTED_MAX 256
 
 struct modules {
@@ -24,6 +23,11 @@ struct modules {
 	char *wanted[WANTED_MAX];	       /* paths below the folder, in load order */
 	char *names[WANTED_MAX];
 	u32 count;
+	struct {
+		const char *path; /* in dep */
+		size_t size;
+	} seen[WANTED_MAX];
+	u32 seen_count;
 };
 
 /* What a kernel is built with to have a module. */
@@ -210,11 +214,11 @@ static int add_path(struct modules *m, const char *path, size_t size)
 	return 0;
 }
 
-static int add_named(struct modules *m, const char *name, u32 depth);
+static int add_named(struct modules *m, const char *name);
 
 /* What modules.softdep says is to be loaded before (`pre:`) or behind (`post:`) a module, by names
  * or aliases; what is not there is not missed. */
-static int add_soft(struct modules *m, const char *path, size_t size, const char *when, u32 depth)
+static int add_soft(struct modules *m, const char *path, size_t size, const char *when)
 {
 	int ret = 0;
 
@@ -237,62 +241,66 @@ static int add_soft(struct modules *m, const char *path, size_t size, const char
 			if (n > 2 && name[0] && name[strlen(name) - 1] == ':')
 				counts = !strcmp(name, when);
 			else if (n > 2 && counts)
-				ret = add_named(m, name, depth + 1);
+				ret = add_named(m, name);
 			word += length;
 		}
 	}
 	return ret;
 }
 
-static bool has_path(const struct modules *m, const char *path, size_t size)
+/* True from the second time on that a path is asked for: dependencies may go in circles. */
+static bool seen_before(struct modules *m, const char *path, size_t size)
 {
-	for (u32 i = 0; i < m->count; i++)
-		if (strlen(m->wanted[i]) == size && !memcmp(m->wanted[i], path, size))
+	for (u32 i = 0; i < m->seen_count; i++)
+		if (m->seen[i].size == size && !memcmp(m->seen[i].path, path, size))
 			return true;
+	if (m->seen_count < WANTED_MAX) {
+		m->seen[m->seen_count].path = path;
+		m->seen[m->seen_count++].size = size;
+	}
 	return false;
 }
 
-static int add_with_soft(struct modules *m, const char *path, size_t size, u32 depth)
+static int add_with_soft(struct modules *m, const char *path, size_t size)
 {
 	int ret;
 
-	if (has_path(m, path, size))
+	if (seen_before(m, path, size))
 		return 0;
-	ret = add_soft(m, path, size, "pre:", depth);
-	/* one of those may have brought it along */
-	if (!ret && !has_path(m, path, size))
+	ret = m->seen_count == WANTED_MAX ? -E2BIG : add_soft(m, path, size, "pre:");
+	if (!ret)
 		ret = add_path(m, path, size);
-	return ret ? ret : add_soft(m, path, size, "post:", depth);
+	return ret ? ret : add_soft(m, path, size, "post:");
 }
 
 /* A line of modules.dep: `path: dependency dependency...`, of which the last is loaded first. */
-static int add_line(struct modules *m, const char *line, u32 depth)
+static int add_line(struct modules *m, const char *line)
 {
 	size_t own = strcspn(line, ":\n");
 	const char *end = end_of(line), *start;
 	int ret = 0;
 
-	if (depth > DEPTH_MAX || line[own] != ':')
+	if (line[own] != ':')
 		return 0;
 	while (!ret && end > line + own + 1) {
 		for (start = end; start[-1] != ' ' && start[-1] != ':'; start--)
 			;
 		if (start < end)
-			ret = add_with_soft(m, start, (size_t)(end - start), depth);
+			ret = add_with_soft(m, start, (size_t)(end - start));
 		end = start - 1;
 	}
-	return ret ? ret : add_with_soft(m, line, own, depth);
+	return ret ? ret : add_with_soft(m, line, own);
 }
 
 /* By the module's own name, else every module that modules.alias has for it. Wildcards there are
  * for hardware. 0 too if there is none. */
-static int add_named(struct modules *m, const char *name, u32 depth)
+static int add_named(struct modules *m, const char *name)
 {
 	const char *line = find_line(m->dep, name);
 	int ret = 0;
 
 	if (line)
-		return add_line(m, line, depth);
+		return add_line(m, line);
 	for (line = m->alias; !ret && *line; line = *end_of(line) ? end_of(line) + 1 : "") {
 		const char *alias = strchr(line, ' '), *module;
 		char target[128];
@@ -306,7 +314,7 @@ static int add_named(struct modules *m, const char *name, u32 depth)
 		snprintf(target, sizeof(target), "%.*s", (int)strcspn(module, "\n"), module);
 		module = find_line(m->dep, target);
 		if (module)
-			ret = add_line(m, module, depth);
+			ret = add_line(m, module);
 	}
 	return ret;
 }
@@ -334,7 +342,7 @@ int modules_want(struct modules *m, const char *name, const char *needed)
 				 m->kernel, m->version, name, needed, m->folder, config_of(name));
 		return -ENOENT;
 	}
-	ret = add_line(m, line, 0);
+	ret = add_line(m, line);
 	if (ret)
 		log_line("%s: the modules for %s: %s", m->folder, name,
 			 ret == -ENOMEM ? "out of memory; free some"

@@ -10,6 +10,7 @@
 #define SIGNAL_KILL  9
 #define END_OF_INPUT 4 /* a pseudo-terminal's VEOF, Ctrl-D */
 #define REAP_MS	     2000
+#define LEFT_MS	     200 /* for what the command left behind to end by itself */
 
 struct stream {
 	int from, to;  /* -1: at its end, or nobody reads it any more */
@@ -137,8 +138,8 @@ bool obey(const struct command *command)
 	return off;
 }
 
-/* Waits for what can go on. */
-static void wait_for(struct command *command, struct stream *streams, int signals)
+/* Waits for what can go on, at most so long; -1: for ever. */
+static void wait_for(struct command *command, struct stream *streams, int signals, int milliseconds)
 {
 	struct pollfd p[STREAMS * 2 + 2];
 	unsigned int count = 0;
@@ -153,7 +154,8 @@ static void wait_for(struct command *command, struct stream *streams, int signal
 		else
 			p[count++] = (struct pollfd){ s->from, POLLIN, 0 };
 	}
-	sys_poll(p, count, -1);
+	if (sys_poll(p, count, milliseconds) <= 0)
+		return;
 	if (p[1].revents & POLLHUP)
 		ports.control = -1;
 	/* The host has closed its end: who writes there learns it, by SIGPIPE or SIGHUP. */
@@ -165,6 +167,16 @@ static void wait_for(struct command *command, struct stream *streams, int signal
 			if (streams[i].terminal)
 				streams[IN].from = streams[IN].to = command->master = -1;
 		}
+}
+
+static bool is_empty(const struct stream *s)
+{
+	return s->start == s->end;
+}
+
+static bool at_end(const struct stream *s)
+{
+	return s->from < 0 && is_empty(s);
 }
 
 int pump(struct command *command, unsigned long *out_bytes, unsigned long *err_bytes)
@@ -179,10 +191,9 @@ int pump(struct command *command, unsigned long *out_bytes, unsigned long *err_b
 	};
 	int signals = (int)SYS(signalfd4, -1, &mask, sizeof(mask), O_CLOEXEC | O_NONBLOCK, 0);
 	struct signalfd_siginfo info;
-	bool ended = false, moved;
+	bool ended = false, killed = false, moved;
+	int left, status = 0;
 	long since = 0;
-	int left;
-	int status = 0;
 
 	for (;;) {
 		while (sys_read(signals, &info, sizeof(info)) > 0)
@@ -196,15 +207,23 @@ int pump(struct command *command, unsigned long *out_bytes, unsigned long *err_b
 		for (int i = 0; i < STREAMS; i++)
 			if (!ended || i != IN)
 				moved = move(&streams[i]) || moved;
-		if (streams[IN].from < 0 && streams[IN].start == streams[IN].end)
+		if (at_end(&streams[IN]))
 			end_input(&streams[IN]);
+		if (ended && at_end(&streams[OUT]) && at_end(&streams[ERR]))
+			break;
+		/* What it left behind may have output of its own yet, like a tee; but not for ever.
+		 */
+		if (ended && !killed && !wait_more(&since, LEFT_MS)) {
+			sys_kill(-1, SIGNAL_KILL);
+			killed = true;
+		}
 		if (moved)
 			continue;
-		if (ended && streams[OUT].start == streams[OUT].end &&
-		    streams[ERR].start == streams[ERR].end)
+		if (killed && is_empty(&streams[OUT]) && is_empty(&streams[ERR]))
 			break;
-		wait_for(command, streams, signals);
+		wait_for(command, streams, signals, ended && !killed ? LEFT_MS : -1);
 	}
+	since = 0;
 	sys_kill(-1, SIGNAL_KILL);
 	do {
 		left = (int)SYS(wait4, -1, NULL, WNOHANG, NULL, 0);
