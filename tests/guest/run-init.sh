@@ -1,6 +1,6 @@
 # The init of `vmm run` without its ports, where the console serves instead: from Debian's kernels to the
 # command's status, on a disk as root. And the modules it is given, as modprobe would load them.
-# bed: timeout=600 cost=80
+# bed: timeout=900 cost=90
 
 modules=virtio_pci,virtio_blk,ext4,overlay
 
@@ -10,7 +10,7 @@ run() {
 	shift 2
 	/run/bed/make-initramfs "$assets/vmlinuz-$kernel" '' "$work/run.cpio" $modules "$@" || return
 	boot_guest name="$name" kernel=$kernel initrd=no root=${root:-ro} payload=no stdin="${stdin:-}" \
-		cmdline='console=ttyS0 panic=-1 quiet' -- --initrd "$work/run.cpio"
+		limit=240 cmdline='console=ttyS0 panic=-1 quiet' -- --initrd "$work/run.cpio" ${more:-}
 	said=$dir/said-$name
 	tr -d '\r' <"$log" >"$said"
 	rm -f "$work/run.cpio"
@@ -100,6 +100,23 @@ says 'a root for writing' 'vmm: exit 0'
 check 'what was written is on the disk' [ "$(debugfs -R 'cat root/kept' "$disk" 2>/dev/null)" = kept ]
 check 'the disk was left clean' sh -c "dumpe2fs -h '$disk' 2>/dev/null | grep -q 'Filesystem state: *clean' &&
 	! dumpe2fs -h '$disk' 2>/dev/null | grep -q needs_recovery"
+
+mkdir -p "$work/ours/below" "$work/theirs"
+echo ours >"$work/ours/below/file"
+echo theirs >"$work/theirs/file"
+modules=virtio_pci,9p,9pnet_virtio,overlay
+root=no more="--share /,tag=root,ro --share $work/ours,tag=ours --share $work/theirs,tag=theirs" \
+	run shares std root=9p:root rootmode=overlay share=ours:$work/ours:rw share=theirs:/made/here:overlay \
+	cwd="$work/ours" arg=sh arg=-c arg='
+	echo "types: $(awk "\$2 ~ /^(.|.made.here|.scratch.*)$/ { print \$3 }" /proc/mounts | tr "\n" " ")"
+	cat below/file /made/here/file && echo new >below/new && echo lost >/made/here/file && echo lost >/root/lost
+	cat /made/here/file /root/lost'
+more=
+says 'a folder as root, under an overlay; one for writing, one under an overlay' 'types: overlay 9p overlay ' ours theirs lost \
+	'vmm: exit 0'
+check 'what was written to a share is there' [ "$(cat "$work/ours/below/new")" = new ]
+check 'what was written to overlays is not' sh -c "[ ! -e /root/lost ] && [ \$(cat '$work/theirs/file') = theirs ]"
+modules=virtio_pci,virtio_blk,ext4,overlay
 
 # ends NAME LAST-LINE KEY=VALUE...: what cannot go on says why, in this line, and ends.
 ends() {
