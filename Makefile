@@ -172,7 +172,7 @@ fast-units: $(patsubst %,build/asan/tests/unit/%,$(filter-out $(SLOW_UNITS),$(UN
 units: $(UNITS:%=build/asan/tests/unit/%) $(THREADED_UNITS:%=build/tsan/tests/unit/%)
 
 # Makes the initramfs of `vmm run` for guests that are booted otherwise.
-build/make-initramfs: tests/bed/make-initramfs.c $(filter build/obj/run/% build/obj/firmware/decompress.o build/obj/vm/log.o,$(OBJECTS))
+build/make-initramfs: tests/bed/make-initramfs.c $(addprefix build/obj/,run/initramfs.o run/modules.o firmware/decompress.o vm/log.o)
 	@echo '  LD    $@'
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(BASE) -o $@ $^
 

@@ -4,6 +4,8 @@
 
 modules=virtio_pci,virtio_blk,ext4,overlay
 
+[ -x /run/bed/make-initramfs ] || { fail 'the initramfs' 'build/make-initramfs was not made: make check does'; exit 0; }
+
 # run NAME KERNEL KEY=VALUE...: boots what the initramfs says, to its end. $said has the console's lines.
 run() {
 	name=$1 kernel=$2
