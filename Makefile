@@ -89,7 +89,7 @@ build/hotplug.hex: firmware/hotplug.asl
 
 # The init of `vmm run`, process 1 of its guests: a program without a library, which run/initramfs.c takes in.
 INIT_CFLAGS := -Os -std=gnu17 $(WARNINGS) -ffreestanding -fno-pic -fno-pie -mgeneral-regs-only -fno-strict-aliasing -fno-stack-protector \
-	       -fno-asynchronous-unwind-tables -fcf-protection=none -fno-ident -flto
+	       -fno-asynchronous-unwind-tables -fcf-protection=none -fno-ident $(if $(findstring clang,$(CC)),,-flto)
 
 build/run-init: $(wildcard run/init/*) run/protocol.h
 	@mkdir -p $(@D)
