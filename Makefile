@@ -165,7 +165,7 @@ deps-%:
 	@tests/bed/deps build $(filter-out build,$*)
 
 # What explores and fuzzes is for `make check`.
-SLOW_UNITS := notification-model blk-modes net-modes busy-poll reactor-life config-fuzz virtqueue-fuzz virtio-pci-fuzz
+SLOW_UNITS := notification-model blk-modes net-modes busy-poll busy-poll-turn reactor-life config-fuzz virtqueue-fuzz virtio-pci-fuzz
 
 fast-units: $(patsubst %,build/asan/tests/unit/%,$(filter-out $(SLOW_UNITS),$(UNITS)))
 
@@ -225,6 +225,15 @@ build/uncounted/vm/sandbox.o: build/obj/sandbox-filters.h
 build/bench/vmm-uncounted: $(UNCOUNTED_OBJECTS) | $(LIBRARIES)
 	@echo '  LD    $@'
 	$(Q)$(CC) $(CFLAGS) $(BASE) $(LDFLAGS) -o $@ $(UNCOUNTED_OBJECTS) $(LDLIBS)
+
+# The data path without a machine, in counts.
+build/bench/datapath: tests/bench/datapath.c $(filter-out build/obj/main.o,$(OBJECTS)) | $(LIBRARIES)
+	@echo '  LD    $@'
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(BASE) -o $@ $^ $(LDLIBS) -lcmocka
+
+build/bench/datapath-uncounted: tests/bench/datapath.c $(filter-out build/uncounted/main.o,$(UNCOUNTED_OBJECTS)) | $(LIBRARIES)
+	@echo '  LD    $@'
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(BASE) -DUNCOUNTED -o $@ $^ $(LDLIBS) -lcmocka
 
 # Static, since it runs in the nested machine too.
 build/start-count: tests/host/start-count.c

@@ -112,10 +112,7 @@ struct virtio_blk {
 
 static inline void blk_count(_Atomic u64 *counter)
 {
-	u64 n = atomic_load_explicit(counter, memory_order_relaxed);
-
-	if (COUNTED)
-		atomic_store_explicit(counter, n + 1, memory_order_relaxed);
+	counter_add((u64 *)counter, 1);
 }
 
 /* ---- blk-config.c; main and vCPU threads ---- */

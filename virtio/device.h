@@ -143,8 +143,12 @@ struct virtio_queue {
 	struct reactor_event doorbell;
 	struct reactor_task serve, flush;
 	struct reactor_poller poller;
-	bool polled; /* served and left muted: the reactor busy-polls it */
-	bool lent;   /* virtio_queue_lend() */
+	bool polled;  /* served and left muted: the reactor busy-polls it */
+	bool lent;    /* virtio_queue_lend() */
+	bool gathers; /* the device type's: buffers come many at a time, and may wait for more */
+	bool napped;  /* left muted for a nap */
+	/* serves until the next nap is tried, and until the one after that, if it is in vain */
+	u16 awake, awake_next;
 	struct virtio_queue_counts counts;
 	struct latency latency;
 	/* the device type's: buffers wait for what comes from outside, which is no latency of ours
@@ -209,9 +213,8 @@ struct virtio_device {
 /* ---- for main.c and device types: construction ---- */
 
 /* Ring and transport features that the user chooses for each device. */
-#define VIRTIO_OPTIONAL                                            \
-	(BIT64(VIRTIO_F_RING_PACKED) | BIT64(VIRTIO_F_IN_ORDER) | \
-	 BIT64(VIRTIO_F_NOTIFICATION_DATA))
+#define VIRTIO_OPTIONAL \
+	(BIT64(VIRTIO_F_RING_PACKED) | BIT64(VIRTIO_F_IN_ORDER) | BIT64(VIRTIO_F_NOTIFICATION_DATA))
 
 struct virtio_device_config {
 	const struct virtio_device_ops *ops;

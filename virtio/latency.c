@@ -1,5 +1,32 @@
-/* Reading of a queue's histogram of latencies: see latency.h. */
+/* A queue's histogram of latencies: what happens once a run, and its reading. See latency.h. */
 #include "virtio/latency.h"
+
+void latency_popping(struct latency *latency)
+{
+	latency_break(latency);
+	latency->run = LATENCY_POPPING;
+	latency->look = ticks_now();
+	if (!latency->first)
+		__atomic_store_n(&latency->first, latency->look, __ATOMIC_RELAXED);
+}
+
+void latency_pushing(struct latency *latency, u64 popped)
+{
+	u64 ticks;
+
+	latency_settle(latency);
+	if (latency->run != LATENCY_PUSHING) {
+		latency->run = LATENCY_PUSHING;
+		latency->look = ticks_now();
+	}
+	ticks = latency->look - popped;
+	if ((s64)ticks < 0) /* another CPU's counter, a little behind */
+		ticks = 0;
+	latency->since = popped;
+	latency->bucket = latency_bucket(ticks);
+	if (ticks > latency->max)
+		__atomic_store_n(&latency->max, ticks, __ATOMIC_RELAXED);
+}
 
 /* The largest number of ticks that bucket counts. */
 static u64 upper_end(u32 bucket)

@@ -4,9 +4,9 @@
  * eighth too large.
  *
  * The clock is read once for a run of pops and once for a run of pushes, not for each: in a run
- * nothing happens but our own handling of the requests. So a request costs a store, a subtraction
- * and an increment. The queue's reactor writes; counts, max and first may be read by anyone
- * (relaxed).
+ * nothing happens but our own handling of the requests. So those popped in one run and pushed in
+ * one took equally long, and a request costs a store, a comparison and an increment. The queue's
+ * reactor writes; counts, max and first may be read by anyone (relaxed).
  */
 #ifndef VIRTIO_LATENCY_H
 #define VIRTIO_LATENCY_H
@@ -21,8 +21,10 @@ enum latency_run { LATENCY_NEITHER, LATENCY_POPPING, LATENCY_PUSHING };
 
 struct latency {
 	enum latency_run run;
-	u64 look;  /* the clock at the run's beginning */
-	u64 first; /* of the first pop of all; 0: none yet */
+	u32 alike, bucket; /* pushes not yet in counts, and where they go: those ... */
+	u64 since;	   /* ... that were popped then */
+	u64 look;	   /* the clock at the run's beginning */
+	u64 first;	   /* of the first pop of all; 0: none yet */
 	u64 max;
 	u64 counts[LATENCY_BUCKETS];
 	u64 popped[VQ_MAX_SIZE]; /* when, by head */
@@ -45,9 +47,21 @@ static inline u32 latency_bucket(u64 ticks)
 	return 8 * shift + (u32)(ticks >> shift);
 }
 
-/* The next pop or push begins a run. */
+/* latency.c's: the run begins; requests popped at another time than the last one's are pushed. */
+void latency_popping(struct latency *latency);
+void latency_pushing(struct latency *latency, u64 popped);
+
+static inline void latency_settle(struct latency *latency)
+{
+	counter_add(&latency->counts[latency->bucket], latency->alike);
+	latency->alike = 0;
+}
+
+/* The next pop or push begins a run, and counts tell of the last one. */
 static inline void latency_break(struct latency *latency)
 {
+	if (latency->alike)
+		latency_settle(latency);
 	latency->run = LATENCY_NEITHER;
 }
 
@@ -55,33 +69,20 @@ static inline void latency_pop(struct latency *latency, u16 head)
 {
 	if (!COUNTED)
 		return;
-	if (latency->run != LATENCY_POPPING) {
-		latency->run = LATENCY_POPPING;
-		latency->look = ticks_now();
-		if (!latency->first)
-			__atomic_store_n(&latency->first, latency->look, __ATOMIC_RELAXED);
-	}
+	if (latency->run != LATENCY_POPPING)
+		latency_popping(latency);
 	latency->popped[head] = latency->look;
 }
 
 static inline void latency_push(struct latency *latency, u16 head)
 {
-	u64 ticks;
-	u64 *count;
+	u64 popped = latency->popped[head];
 
 	if (!COUNTED)
 		return;
-	if (latency->run != LATENCY_PUSHING) {
-		latency->run = LATENCY_PUSHING;
-		latency->look = ticks_now();
-	}
-	ticks = latency->look - latency->popped[head];
-	if ((s64)ticks < 0) /* another CPU's counter, a little behind */
-		ticks = 0;
-	count = &latency->counts[latency_bucket(ticks)];
-	__atomic_store_n(count, *count + 1, __ATOMIC_RELAXED);
-	if (ticks > latency->max)
-		__atomic_store_n(&latency->max, ticks, __ATOMIC_RELAXED);
+	if (latency->run != LATENCY_PUSHING || popped != latency->since)
+		latency_pushing(latency, popped);
+	latency->alike++;
 }
 
 /* Any thread. */

@@ -227,10 +227,7 @@ static inline struct net_pair *net_pair_of(const struct virtio_queue *queue)
 
 static inline void net_count(_Atomic u64 *counter)
 {
-	u64 n = atomic_load_explicit(counter, memory_order_relaxed);
-
-	if (COUNTED)
-		atomic_store_explicit(counter, n + 1, memory_order_relaxed);
+	counter_add((u64 *)counter, 1);
 }
 
 /* ---- net.c ---- */

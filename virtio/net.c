@@ -506,6 +506,7 @@ static int pairs_create(struct virtio_net *net)
 		pair->rx.queue = &net->device.queues[2 * i];
 		pair->rx.queue->untimed = true;
 		pair->tx.queue = &net->device.queues[2 * i + 1];
+		pair->tx.queue->gathers = true;
 		if (net_rx_create(pair) || net_tx_create(pair))
 			return -ENOMEM;
 		follow_attach(pair, false); /* until the driver comes */

@@ -17,13 +17,9 @@
 #include "virtio/strict.h"
 
 #define LEGACY_ALIGN 4096ull /* VIRTIO_PCI_VRING_ALIGN: 2.7.2, 4.1.5.1.3.1 */
-
-static void count(u64 *counter, u64 by)
-{
-	if (COUNTED)
-		__atomic_store_n(counter, __atomic_load_n(counter, __ATOMIC_RELAXED) + by,
-				 __ATOMIC_RELAXED);
-}
+#define NAP_WORTH    2	     /* buffers that a nap must have brought */
+#define AWAKE_LEAST  4	     /* serves without a nap, after one in vain */
+#define AWAKE_MOST   256
 
 /* [reactor] Only the reactor writes state. */
 static int state_of(const struct virtio_queue *queue)
@@ -84,15 +80,16 @@ int virtio_queue_pop(struct virtio_queue *queue, struct vq_buffer *buffer, struc
 	if (!may_take(queue))
 		return 0;
 	got = vq_pop(&queue->ring, buffer, iov, max);
-	if (got == 1) {
-		queue->in_flight++;
-		if (!queue->untimed)
-			latency_pop(&queue->latency, buffer->head);
-		count(&queue->counts.bytes_read, buffer->readable_bytes);
-	} else if (got < 0) {
-		ring_broken(queue);
+	if (got != 1) {
+		if (got < 0)
+			ring_broken(queue);
+		return got;
 	}
-	return got;
+	queue->in_flight++;
+	if (!queue->untimed)
+		latency_pop(&queue->latency, buffer->head);
+	counter_add(&queue->counts.bytes_read, buffer->readable_bytes);
+	return 1;
 }
 
 void virtio_queue_unpop(struct virtio_queue *queue, u16 how_many)
@@ -107,11 +104,11 @@ void virtio_queue_push(struct virtio_queue *queue, u16 head, u32 written)
 {
 	queue->in_flight--;
 	if (virtio_queue_running(queue)) {
-		vq_push(&queue->ring, head, written);
-		count(&queue->counts.buffers, 1);
-		count(&queue->counts.bytes_written, written);
+		counter_add(&queue->counts.buffers, 1);
+		counter_add(&queue->counts.bytes_written, written);
 		if (!queue->untimed)
 			latency_push(&queue->latency, head);
+		vq_push(&queue->ring, head, written);
 	}
 	reactor_defer(queue->reactor, REACTOR_FLUSH, &queue->flush);
 }
@@ -132,7 +129,7 @@ void virtio_queue_interrupt(struct virtio_queue *queue)
 		atomic_fetch_or(&device->isr, VIRTIO_ISR_QUEUE);
 		file = atomic_load_explicit(&device->intx_file, memory_order_acquire);
 	}
-	count(&queue->counts.interrupts, 1);
+	counter_add(&queue->counts.interrupts, 1);
 	if (file >= 0)
 		reactor_signal(queue->reactor, file);
 }
@@ -179,28 +176,68 @@ static void flush_run(struct reactor_task *task)
 	if (!may_dma(queue)) /* kept until bus mastering comes back, or a reset */
 		return;
 	show(queue);
+	/* It is the driver's turn. If it is looked for, it need not ring, though it was asked to
+	 * while the disk was at work. */
+	if (!queue->ring.muted && queue->ring.next_used != published &&
+	    reactor_polls(queue->reactor)) {
+		vq_mute(&queue->ring);
+		queue->polled = true;
+	}
 	if (vq_publish(&queue->ring))
 		virtio_queue_interrupt(queue);
 	else if (queue->ring.published != published)
-		count(&queue->counts.interrupts_suppressed, 1);
+		counter_add(&queue->counts.interrupts_suppressed, 1);
+}
+
+static void nap_in_vain(struct virtio_queue *queue)
+{
+	queue->napped = false;
+	queue->awake = queue->awake_next ? queue->awake_next : AWAKE_LEAST;
+	queue->awake_next = queue->awake < AWAKE_MOST ? (u16)(queue->awake * 2) : AWAKE_MOST;
+}
+
+/* The queue stays muted over a nap. One in which no two buffers came was in vain: after each such
+ * it takes longer until the next. */
+static bool nap(struct virtio_queue *queue, u32 taken)
+{
+	bool again = queue->napped;
+
+	queue->napped = false;
+	if (again && taken < NAP_WORTH) {
+		nap_in_vain(queue);
+		return false;
+	}
+	if (again)
+		queue->awake_next = 0;
+	if (!taken)
+		return false;
+	if (queue->awake) {
+		queue->awake--;
+		return false;
+	}
+	queue->napped = reactor_nap(queue->reactor, again);
+	return queue->napped;
 }
 
 static void serve_run(struct reactor_task *task)
 {
 	struct virtio_queue *queue = container_of(task, struct virtio_queue, serve);
 	enum virtio_served served;
+	u32 before = queue->in_flight;
 
 	if (!may_take(queue))
 		return;
 	vq_mute(&queue->ring);
 	latency_break(&queue->latency);
-	count(&queue->counts.batches, 1);
+	counter_add(&queue->counts.batches, 1);
 	queue->polled = false;
 	served = queue->device->ops->serve(queue);
 	show(queue);
 	if (served == VIRTIO_SERVED_LATER)
 		return;
-	if (reactor_polls(queue->reactor)) { /* no notifications until the reactor rests */
+	/* no notifications until the reactor rests */
+	if (reactor_polls(queue->reactor) ||
+	    (queue->gathers && nap(queue, queue->in_flight - before))) {
 		queue->polled = true;
 		return;
 	}
@@ -226,7 +263,11 @@ static bool rest_run(struct reactor_poller *poller)
 
 	if (!queue->polled)
 		return false;
+	if (poll_run(poller)) /* what is there needs no notification */
+		return true;
 	queue->polled = false;
+	if (queue->napped)
+		nap_in_vain(queue);
 	if (!may_take(queue) || !vq_unmute(&queue->ring))
 		return false;
 	virtio_queue_schedule(queue);
@@ -246,6 +287,8 @@ static void start(struct virtio_queue *queue, const struct vq_setup *setup)
 	}
 	queue->in_flight = 0;
 	queue->polled = false;
+	queue->napped = false;
+	queue->awake = queue->awake_next = 0;
 	queue->lent = false;
 	set_state(queue, VIRTIO_QUEUE_RUNNING);
 	reactor_poller_add(queue->reactor, &queue->poller);
@@ -307,7 +350,7 @@ static void doorbell_fired(struct reactor_event *event)
 	struct virtio_queue *queue = container_of(event, struct virtio_queue, doorbell);
 	struct virtio_device *device = queue->device;
 
-	count(&queue->counts.kicks, event->count);
+	counter_add(&queue->counts.kicks, event->count);
 	if (virtio_queue_running(queue)) {
 		virtio_queue_schedule(queue);
 		return;
@@ -348,7 +391,7 @@ void virtio_queue_take_back(struct virtio_queue *queue, u64 own)
 
 	/* Now, as they are none of the next driver's. */
 	if (eventfd_read(queue->doorbell_fd, &kicks) == 0 && kicks > own)
-		count(&queue->counts.kicks, kicks - own);
+		counter_add(&queue->counts.kicks, kicks - own);
 	error = reactor_event_add(queue->reactor, &queue->doorbell);
 	if (error)
 		log_line("%s: queue %u: its doorbell is lost: %s; restart the VM",

@@ -232,21 +232,28 @@ static bool split_publish(struct virtqueue *vq)
 	return !(ring_load(&available->flags) & VRING_AVAIL_F_NO_INTERRUPT);
 }
 
+static bool split_available(const struct virtqueue *vq)
+{
+	const struct vring_avail *available = vq->available;
+
+	return ring_load_acquire(&available->idx) != vq->next_available;
+}
+
 static void split_mute(struct virtqueue *vq)
 {
 	if (vq->muted)
 		return;
 	vq->muted = true;
-	/* With EVENT_IDX avail_event just stays behind: the driver notifies when it crosses it,
-	 * once. */
+	/* With EVENT_IDX avail_event just stays behind once the driver has crossed it; before that
+	 * it is put there. */
 	if (!vq->event_idx)
 		ring_store(&((struct vring_used *)vq->used)->flags, VRING_USED_F_NO_NOTIFY);
+	else if (!split_available(vq))
+		ring_store(avail_event(vq), (u16)(vq->next_available - 1));
 }
 
 static bool split_unmute(struct virtqueue *vq)
 {
-	const struct vring_avail *available = vq->available;
-
 	vq->muted = false;
 	if (vq->event_idx)
 		ring_store(avail_event(vq), vq->next_available);
@@ -255,14 +262,7 @@ static bool split_unmute(struct virtqueue *vq)
 	/* 2.7.10.1: our wish before the index is read again; pairs with the driver's barrier
 	 * between its index and its reading of our wish. */
 	vq_full_fence();
-	return ring_load_acquire(&available->idx) != vq->next_available;
-}
-
-static bool split_available(const struct virtqueue *vq)
-{
-	const struct vring_avail *available = vq->available;
-
-	return ring_load_acquire(&available->idx) != vq->next_available;
+	return split_available(vq);
 }
 
 const struct vq_format vq_split = {

@@ -125,7 +125,7 @@ static void hand_over(struct reactor *reactor, struct reactor_op *op)
 	op->held = HELD_HANDED;
 	__atomic_add_fetch(&file_of(op)->handed, 1, __ATOMIC_RELAXED);
 	++*handed_here(reactor, op->file);
-	reactor_count(&reactor->counts.writes_handed, 1);
+	counter_add(&reactor->counts.writes_handed, 1);
 	reactor_to_disk(reactor, op);
 }
 
@@ -342,7 +342,7 @@ void reactor_buffered_run(struct reactor *reactor)
 			hand_over(reactor, op);
 			continue;
 		}
-		reactor_count(&reactor->counts.writes_here, 1);
+		counter_add(&reactor->counts.writes_here, 1);
 		op->state = REACTOR_OP_IDLE;
 		op->done(op, result);
 	}

@@ -63,7 +63,12 @@ struct reactor {
 	/* how long to busy-poll before sleeping, adapting between 0 and poll_us: while a disk is at
 	 * work, and while it is the driver's turn */
 	u64 windows_ns[2];
-	u32 at_disks; /* operations on storage in flight */
+	u32 at_disks;	/* operations on storage in flight */
+	u64 sent_sweep; /* in which something was last written that is not on storage */
+	u64 nap_sweep;	/* in which a nap was asked for; 0: none */
+	u64 nap_ns;
+	/* ns: the end of the last sleep, how long it was, and how long it was until the next */
+	u64 woke, slept_ns, awake_ns;
 	pthread_t thread;
 	bool running; /* the thread is there */
 	int error;    /* of its start */
@@ -112,6 +117,8 @@ struct reactor_engine {
 	/* [reactor] Hands everything submitted to the kernel; if wait, returns only when there is
 	 * something for reap(). */
 	void (*enter)(struct reactor *reactor, bool wait);
+	/* [reactor] enter() that waits for this long at most. NULL: there are no naps. */
+	void (*nap)(struct reactor *reactor, u64 ns);
 	/* [reactor] Is there anything for enter() to submit? For reap() to take (or for enter() to
 	 * fetch)? NULL: the engine does not busy-poll. */
 	bool (*unsubmitted)(struct reactor *reactor);
@@ -257,13 +264,6 @@ static inline bool reactor_op_list_remove(struct reactor_op_list *list, struct r
 		return true;
 	}
 	return false;
-}
-
-/* A counter that its reactor alone writes and anyone may read. */
-static inline void reactor_count(u64 *counter, u64 n)
-{
-	if (COUNTED)
-		__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
 }
 
 #endif

@@ -201,7 +201,7 @@ static void epoll_engine_enter(struct reactor *reactor, bool wait)
 		reactor_workers_submit(reactor->reactors->workers, &epoll->disk);
 	if (reactor->completed.first)
 		wait = false;
-	reactor_count(&reactor->counts.enters, 1);
+	counter_add(&reactor->counts.enters, 1);
 	epoll->ready_count = epoll_wait(epoll->fd, epoll->ready, BATCH, wait ? -1 : 0);
 	if (epoll->ready_count >= 0)
 		return;

@@ -119,7 +119,7 @@ void uring_iopoll_enter(struct reactor *reactor)
 
 	while ((op = iopoll->waiting.first) && start(iopoll, op))
 		reactor_op_list_take(&iopoll->waiting);
-	reactor_count(&reactor->counts.enters, 1);
+	counter_add(&reactor->counts.enters, 1);
 	n = io_uring_submit_and_get_events(&iopoll->ring);
 	/* Short of memory, or of room for completions: the SQEs stay. */
 	if (n < 0 && n != -EINTR && n != -EAGAIN && n != -EBUSY) {
@@ -150,7 +150,7 @@ static void op_ended(struct reactor *reactor, struct reactor_op *op, s32 result)
 		uring_submit_plain(reactor, op);
 		return;
 	}
-	reactor_count(&reactor->counts.polled, 1);
+	counter_add(&reactor->counts.polled, 1);
 	reactor_op_done(op, result);
 }
 

@@ -351,30 +351,35 @@ static bool uring_unsubmitted(struct reactor *reactor)
 	return unsubmitted || uring->overflow.first || uring->cancels;
 }
 
-static int submit(struct reactor *reactor, bool wait)
+static int submit(struct reactor *reactor, bool wait, u64 nap_ns)
 {
+	struct __kernel_timespec most = { .tv_nsec = (long long)nap_ns };
 	struct uring *uring = reactor->ring;
 	u32 silent = uring->silent;
+	struct io_uring_cqe *cqe;
 
 	uring->silent = 0;
 	/* Eventfd writes complete while they are submitted; where they cannot be told to be silent,
 	 * the wait is for one completion more than theirs. */
 	if (wait) {
-		reactor_count(&reactor->counts.enters, 1);
+		counter_add(&reactor->counts.enters, 1);
+		if (nap_ns)
+			return io_uring_submit_and_wait_timeout(&uring->ring, &cqe, 1 + silent,
+								&most, NULL);
 		return io_uring_submit_and_wait(&uring->ring, 1 + silent);
 	}
 	if (!uring->sqpoll) {
-		reactor_count(&reactor->counts.enters, 1);
+		counter_add(&reactor->counts.enters, 1);
 		return io_uring_submit_and_get_events(&uring->ring);
 	}
 	/* No system call, unless the kernel's thread sleeps or the CQ has overflowed. */
 	if (IO_URING_READ_ONCE(*uring->ring.sq.kflags) &
 	    (IORING_SQ_NEED_WAKEUP | IORING_SQ_CQ_OVERFLOW))
-		reactor_count(&reactor->counts.enters, 1);
+		counter_add(&reactor->counts.enters, 1);
 	return io_uring_submit(&uring->ring);
 }
 
-static void uring_enter(struct reactor *reactor, bool wait)
+static void enter(struct reactor *reactor, bool wait, u64 nap_ns)
 {
 	struct uring *uring = reactor->ring;
 	bool all, busy = uring_iopoll_busy(uring);
@@ -387,16 +392,26 @@ static void uring_enter(struct reactor *reactor, bool wait)
 		wait = false;
 	if (!wait && !uring_unsubmitted(reactor) && !kernel_has_completions(uring))
 		return;
-	n = submit(reactor, wait);
+	n = submit(reactor, wait, nap_ns);
 	/* EAGAIN, EBUSY: the kernel is short of memory, or has completions for us to take first.
 	 * The SQEs stay. */
-	if (n < 0 && n != -EINTR && n != -EAGAIN && n != -EBUSY) {
+	if (n < 0 && n != -EINTR && n != -EAGAIN && n != -EBUSY && n != -ETIME) {
 		log_line("reactor%u: io_uring_enter: %s; this is a bug", reactor->number,
 			 strerror(-n));
 		abort();
 	}
 	if (!all && uring->sqpoll) /* until there is room again */
 		io_uring_sqring_wait(&uring->ring);
+}
+
+static void uring_enter(struct reactor *reactor, bool wait)
+{
+	enter(reactor, wait, 0);
+}
+
+static void uring_nap(struct reactor *reactor, u64 ns)
+{
+	enter(reactor, true, ns);
 }
 
 static u32 uring_completed(struct reactor *reactor)
@@ -473,6 +488,7 @@ const struct reactor_engine reactor_engine_uring = {
 	.renew = uring_renew,
 	.signal = uring_signal,
 	.enter = uring_enter,
+	.nap = uring_nap,
 	.unsubmitted = uring_unsubmitted,
 	.completed = uring_completed,
 	.looks = uring_looks,

@@ -14,6 +14,10 @@
 
 #define POLLS_PER_LOOK	16	/* between two looks at the clock */
 #define WINDOW_LEAST_NS 4000ull /* the shortest busy-polling window */
+#define NAP_GATHERS	16	/* buffers that should come in a nap */
+#define NAP_SHARE	4	/* no naps where more than this share of the time is slept */
+#define NAP_LEAST_NS	16000ull
+#define NAP_MOST_NS	2000000ull
 
 /* An event's read in flight. It outlives a removed event until the kernel has let go of count. */
 struct reactor_wait {
@@ -36,11 +40,14 @@ void reactor_submit(struct reactor *reactor, struct reactor_op *op)
 	const struct reactors *reactors = reactor->reactors;
 
 	op->reactor = reactor;
-	reactor_count(&reactor->counts.operations, 1);
-	if (!reactors->storage[op->file])
+	counter_add(&reactor->counts.operations, 1);
+	if (!reactors->storage[op->file]) {
+		if (op->code == REACTOR_WRITEV)
+			reactor->sent_sweep = reactor->counts.sweeps;
 		reactors->engine->submit(reactor, op);
-	else if (op->code == REACTOR_READV || !reactor_buffered_take(reactor, op))
+	} else if (op->code == REACTOR_READV || !reactor_buffered_take(reactor, op)) {
 		reactor_to_disk(reactor, op);
+	}
 }
 
 void reactor_cancel(struct reactor *reactor, struct reactor_op *op)
@@ -53,7 +60,7 @@ void reactor_cancel(struct reactor *reactor, struct reactor_op *op)
 
 void reactor_signal(struct reactor *reactor, reactor_file eventfd)
 {
-	reactor_count(&reactor->counts.signals, 1);
+	counter_add(&reactor->counts.signals, 1);
 	reactor->reactors->engine->signal(reactor, eventfd);
 }
 
@@ -162,7 +169,7 @@ static void wait_done(struct reactor_op *op, s32 result)
 	wait->firing = true;
 	if (event && result == (s32)sizeof(wait->count)) {
 		event->count = wait->count;
-		reactor_count(&wait->reactor->counts.events, 1);
+		counter_add(&wait->reactor->counts.events, 1);
 		event->fired(event);
 	} else if (event && result != -EAGAIN && result != -EINTR) {
 		log_line("reactor%u: an eventfd cannot be read: %s; its events are lost",
@@ -478,7 +485,7 @@ static bool spin_briefly(struct reactor *reactor)
 
 	for (u32 i = 0; i < POLLS_PER_LOOK; i++) {
 		if (engine->completed(reactor) || ask_pollers(reactor, false)) {
-			reactor_count(&reactor->counts.polls_hit, 1);
+			counter_add(&reactor->counts.polls_hit, 1);
 			return true;
 		}
 		__builtin_ia32_pause();
@@ -494,7 +501,7 @@ static bool spin(struct reactor *reactor, u64 start, u64 window_ns)
 		if (spin_briefly(reactor))
 			return true;
 	while (now_ns() - start < window_ns);
-	reactor_count(&reactor->counts.polls_missed, 1);
+	counter_add(&reactor->counts.polls_missed, 1);
 	return ask_pollers(reactor, true);
 }
 
@@ -516,6 +523,69 @@ static void adapt_window(u64 *window_ns, u64 most, u64 idle_ns)
 		*window_ns = most;
 }
 
+/*
+ * Where busy-polling is off, a sender of many small frames that shares a CPU with the reactor would
+ * ring for each: the doorbell wakes the reactor at once, which takes the CPU away from it. So its
+ * queue stays muted over a nap in which the next frames gather. A nap is as long as they should
+ * need, by how long the reactor slept until it was rung for; and it ends with whatever else
+ * happens.
+ */
+bool reactor_nap(struct reactor *reactor, bool again)
+{
+	const struct reactors *reactors = reactor->reactors;
+	u64 ns = reactor->slept_ns * NAP_GATHERS;
+
+	if (reactors->config.poll_us || !reactors->engine->nap)
+		return false;
+	if (!again) {
+		/* an answer, or something else, was waited for, or the sender takes its time */
+		if (!reactor->woke || reactor->slept_ns > reactor->awake_ns * NAP_SHARE)
+			return false;
+		reactor->nap_ns = ns < NAP_LEAST_NS  ? NAP_LEAST_NS
+				  : ns > NAP_MOST_NS ? NAP_MOST_NS
+						     : ns;
+	}
+	if (!reactor->nap_sweep)
+		reactor->nap_sweep = reactor->counts.sweeps;
+	return true;
+}
+
+static void nap(struct reactor *reactor)
+{
+	const struct reactor_engine *engine = reactor->reactors->engine;
+
+	/* what the queue made is done first, so that its end does not end the nap */
+	if (reactor->nap_sweep == reactor->counts.sweeps &&
+	    reactor->sent_sweep == reactor->counts.sweeps) {
+		engine->enter(reactor, false);
+		return;
+	}
+	reactor->nap_sweep = 0;
+	engine->nap(reactor, reactor->nap_ns);
+	reactor->woke = 0;
+	ask_pollers(reactor, true);
+}
+
+/* Sleeps until something comes. For how long is of interest in the sweep after frames were sent,
+ * which has seen their end; a sleep for anything else means that no stream is being sent. */
+static void sleep_idle(struct reactor *reactor)
+{
+	const struct reactor_engine *engine = reactor->reactors->engine;
+	u64 start;
+
+	if (!engine->nap || reactor->sent_sweep + 1 != reactor->counts.sweeps) {
+		engine->enter(reactor, true);
+		if (reactor->sent_sweep != reactor->counts.sweeps)
+			reactor->woke = 0;
+		return;
+	}
+	start = now_ns();
+	reactor->awake_ns = reactor->woke ? start - reactor->woke : 0;
+	engine->enter(reactor, true);
+	reactor->woke = now_ns();
+	reactor->slept_ns = reactor->woke - start;
+}
+
 /* Nothing is left to do: looks around for a while, then sleeps until something comes. */
 static void idle(struct reactor *reactor)
 {
@@ -529,11 +599,15 @@ static void idle(struct reactor *reactor)
 		ask_pollers(reactor, false);
 		return;
 	}
+	if (reactor->nap_sweep) {
+		nap(reactor);
+		return;
+	}
 	/* Queues that were served while there was something to look for. */
 	if ((config->poll_us || config->iopoll) && !*window_ns && ask_pollers(reactor, true))
 		return;
 	if (!config->poll_us || !engine->completed) {
-		engine->enter(reactor, true);
+		sleep_idle(reactor);
 		return;
 	}
 	if (*window_ns) {

@@ -212,6 +212,14 @@ void reactor_poller_remove(struct reactor_poller *poller);
  * muted until rest(). */
 bool reactor_polls(const struct reactor *reactor);
 
+/*
+ * [reactor] Has the reactor look at its pollers, as before any sleep, only after a nap: until
+ * something ends or fires, or for a while in which many more buffers should come. For a queue that
+ * was rung for and served, where nothing is busy-polled. again: its last nap was worth it; else
+ * false is returned where wake-ups cost little of the time, or where there are no naps.
+ */
+bool reactor_nap(struct reactor *reactor, bool again);
+
 /* Begins waiting for event->fd on this reactor (registered as a file). Before reactors_start(), or
  * [reactor]. 0 or -errno. */
 int reactor_event_add(struct reactor *reactor, struct reactor_event *event);

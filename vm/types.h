@@ -32,13 +32,21 @@ typedef int64_t s64;
 #define COUNTED true
 #endif
 
+/* Adds to a counter that one thread writes and any may read: one instruction, after which they see
+ * all of it. */
+static inline void counter_add(u64 *counter, u64 by)
+{
+	if (COUNTED)
+		__asm__("addq %1, %0" : "+m"(*counter) : "er"(by));
+}
+
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 #define BIT(n)	      (1u << (n))
 #define BIT64(n)      (1ull << (n))
 
 /* align must be a power of two. */
-#define ALIGN_UP(n, align)   (((n) + ((align) - 1)) & ~((__typeof__(n))(align) - 1))
-#define ALIGN_DOWN(n, align) ((n) & ~((__typeof__(n))(align) - 1))
+#define ALIGN_UP(n, align)   (((n) + ((align)-1)) & ~((__typeof__(n))(align)-1))
+#define ALIGN_DOWN(n, align) ((n) & ~((__typeof__(n))(align)-1))
 
 #define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 

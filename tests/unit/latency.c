@@ -34,6 +34,7 @@ static struct latency_summary summary(void)
 {
 	struct latency_summary s;
 
+	latency_break(&latency);
 	latency_summarize(&latency, &s);
 	return s;
 }
@@ -138,8 +139,8 @@ static void test_backwards(void **state)
 	latency.look = 1000;
 	latency.popped[0] = 1001; /* by a CPU whose counter is ahead */
 	latency_push(&latency, 0);
-	assert_int_equal(latency.counts[0], 1);
 	assert_int_equal(summary().max, 0);
+	assert_int_equal(latency.counts[0], 1);
 }
 
 static void test_runs(void **state)
@@ -163,10 +164,14 @@ static void test_runs(void **state)
 	first = latency.look;
 	latency_push(&latency, 1);
 	assert_int_equal(latency.look, first);
+	assert_int_equal(latency.alike, 2); /* popped together, pushed together */
+	latency_push(&latency, 2);	    /* popped later */
+	assert_int_equal(latency.look, first);
+	assert_int_equal(latency.alike, 1);
 	/* taken and given back in turn: each is measured by itself */
 	latency_pop(&latency, 0);
 	assert_true(latency.popped[0] > first);
-	assert_int_equal(summary().count, 2);
+	assert_int_equal(summary().count, 3);
 }
 
 #define test(name) cmocka_unit_test_setup(name, fresh)

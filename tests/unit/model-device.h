@@ -2,16 +2,18 @@
  * The device does what virtio/queue.c does, in its order, with the steps of virtio/vq-split.c and
  * virtio/vq-packed.c:
  *
- *	V_MUTE			serve_run(): vq_mute()
+ *	V_MUTE..V_MUTE_EVENT	serve_run(): vq_mute()
  *	V_POP, V_TAKE		serve(): virtio_queue_pop() = vq_pop()
  *	V_PUSH			virtio_queue_push() = vq_push()
- *	V_SERVED		VIRTIO_SERVED_LATER, or reactor_polls(): stays muted; else
+ *	V_SERVED		VIRTIO_SERVED_LATER, or reactor_polls(), or a nap: stays muted; else
  *	V_UNMUTE..V_RECHECK	vq_unmute(): the wish, a full fence, a second look
+ *	V_TURN			flush_run(): reactor_polls(): vq_mute() again
  *	V_PUBLISH..V_WISH_EVENT	flush_run(): vq_publish(): the used index (or the first used
  *				descriptor, behind all others), a full fence, the driver's wish, the
  *				interrupt
- *	V_SPIN			poll_run(), or rest_run(): unmutes as above
- *	V_IDLE			the reactor sleeps until the doorbell rings or a request ends
+ *	V_SPIN			poll_run(), or rest_run(): unmutes as above; between them the
+ *reactor looks around, or naps V_IDLE			the reactor sleeps until the doorbell rings
+ *or a request ends
  *
  * Our event suppression structure is stored at once; the driver's is written, and read here, field
  *by field, which allows more than Linux and we do (2.8.10).
@@ -27,6 +29,8 @@ enum {
 	V_SPIN,
 	V_PUSH,
 	V_MUTE,
+	V_MUTE_LOOK,
+	V_MUTE_EVENT,
 	V_POP,
 	V_TAKE,
 	V_SERVED,
@@ -35,6 +39,7 @@ enum {
 	V_UNMUTE_FENCE,
 	V_RECHECK,
 	V_EARLY_WISH,
+	V_TURN,
 	V_PUBLISH,
 	V_PUBLISH_FENCE,
 	V_WISH,
@@ -57,7 +62,7 @@ static inline u8 after_serve(const struct at *at)
 {
 	if (at->l[PUSHED] == at->l[PUBLISHED])
 		return V_SWEEP;
-	return mutated(at, DEVICE_WISH_BEFORE_INDEX) ? V_EARLY_WISH : V_PUBLISH;
+	return mutated(at, DEVICE_WISH_BEFORE_INDEX) ? V_EARLY_WISH : V_TURN;
 }
 
 /* Some requests end, and what was scheduled is served; with nothing to do the reactor looks
@@ -133,6 +138,50 @@ static inline u32 device_push(const struct at *at)
 	return go(at, l[BITS] & SCHEDULED ? V_MUTE : after_serve(at));
 }
 
+/* Serves, or it is the driver's turn. */
+static inline u32 muted(const struct at *at)
+{
+	bool turn = at->l[BITS] & TURNING;
+
+	at->l[BITS] &= (u8)~TURNING;
+	return go(at, turn ? V_PUBLISH : V_POP);
+}
+
+static inline u32 device_mute(const struct at *at)
+{
+	const struct setting *set = at->set;
+	u8 *l = at->l;
+	bool was = l[BITS] & MUTED;
+	u32 n;
+
+	switch (at->self->pc) {
+	case V_TURN: /* does the reactor busy-poll just now? */
+		if (!at->alternative)
+			return go(at, V_PUBLISH) + !was;
+		l[BITS] |= mutated(at, DEVICE_TURN_UNSEEN) ? TURNING : TURNING | POLLED;
+		go(at, V_MUTE);
+		return 2;
+	case V_MUTE:
+		if (!(l[BITS] & TURNING))
+			l[BITS] &= (u8) ~(SCHEDULED | POLLED);
+		l[BITS] |= MUTED;
+		if (!was && !set->packed && set->event_idx)
+			return go(at, V_MUTE_LOOK);
+		if (!was)
+			put(at, DEVICE_WISH, WISH_DISABLE, false);
+		return muted(at);
+	case V_MUTE_LOOK: /* the driver has crossed the event, or is kept from it */
+		if (device_sees_available(at, &n))
+			muted(at);
+		else
+			go(at, V_MUTE_EVENT);
+		return n;
+	default: /* V_MUTE_EVENT */
+		put(at, DEVICE_WISH, advance(set, l[TAKEN], INDICES - 1), false);
+		return muted(at);
+	}
+}
+
 static inline u32 device_serve(const struct at *at)
 {
 	const struct setting *set = at->set;
@@ -140,12 +189,6 @@ static inline u32 device_serve(const struct at *at)
 	u32 n;
 
 	switch (at->self->pc) {
-	case V_MUTE:
-		l[BITS] &= (u8) ~(SCHEDULED | POLLED);
-		if (!(l[BITS] & MUTED) && (set->packed || !set->event_idx))
-			put(at, DEVICE_WISH, WISH_DISABLE, false);
-		l[BITS] |= MUTED;
-		return go(at, V_POP);
 	case V_POP:
 		if (l[FLIGHT] == set->pool) { /* VIRTIO_SERVED_LATER */
 			l[BITS] |= STARVED;
@@ -165,7 +208,7 @@ static inline u32 device_serve(const struct at *at)
 		l[TODO] = set->instant;
 		go(at, set->instant ? V_PUSH : V_POP);
 		return n;
-	default: /* V_SERVED: does the reactor busy-poll just now? */
+	default: /* V_SERVED: does the reactor busy-poll just now, or will it nap? */
 		if (at->alternative) {
 			l[BITS] |= POLLED;
 			go(at, after_serve(at));
@@ -247,8 +290,8 @@ static inline u32 device_publish(const struct at *at)
 			put(at, USED_INDEX, l[PUSHED], !mutated(at, DEVICE_RELAXED_INDEX));
 		}
 		if (mutated(at, DEVICE_WISH_BEFORE_INDEX)) {
-			interrupt(at, l[BITS] >> 5);
-			l[BITS] &= 31;
+			interrupt(at, l[BITS] & EARLY);
+			l[BITS] &= (u8)~EARLY;
 			return 1;
 		}
 		return go(at, mutated(at, DEVICE_NO_PUBLISH_FENCE) ? V_WISH : V_PUBLISH_FENCE);
@@ -272,7 +315,7 @@ static inline u32 device_publish(const struct at *at)
 		wish = load(at, DRIVER_WISH, false);
 		if (set->event_idx ? need_event(set, wish, l[PUSHED], l[PUBLISHED])
 				   : wish == WISH_ENABLE)
-			l[BITS] |= 32;
+			l[BITS] |= EARLY;
 		go(at, V_PUBLISH);
 		return n;
 	default:
@@ -296,6 +339,10 @@ static inline u32 device_step(const struct at *at)
 	case V_PUSH:
 		return device_push(at);
 	case V_MUTE:
+	case V_MUTE_LOOK:
+	case V_MUTE_EVENT:
+	case V_TURN:
+		return device_mute(at);
 	case V_POP:
 	case V_TAKE:
 	case V_SERVED:

@@ -20,6 +20,7 @@ enum mutation {
 	DEVICE_NO_SECOND_LOOK,
 	DEVICE_LOOKS_BEFORE_UNMUTE,
 	DEVICE_RESTS_MUTED,
+	DEVICE_TURN_UNSEEN, /* mutes for the driver's turn, and does not look */
 	DEVICE_STARVES_FOREVER,
 	DEVICE_NO_PUBLISH_FENCE,
 	DEVICE_WISH_BEFORE_INDEX,
@@ -63,9 +64,17 @@ enum { WISH_ENABLE = 0, WISH_DISABLE = 1, WISH_DESC = 2 }; /* 2.8.10; flags' NO_
 #define WISH_EVENT 0x10 /* the device's WISH_DESC: its event is in the same word */
 
 /* Locals, by name. Counters count buffers, modulo what makes indices and wrap counters unique. */
-enum { LEFT, OUT, ADDED, REAPED, BATCH, ARMED, DELAY, SNAP, QUIET };	  /* driver */
-enum { TAKEN, PUSHED, PUBLISHED, FLIGHT, TODO, BITS };			  /* device */
-enum { MUTED = 1, POLLED = 2, STARVED = 4, SCHEDULED = 8, RESTING = 16 }; /* BITS */
+enum { LEFT, OUT, ADDED, REAPED, BATCH, ARMED, DELAY, SNAP, QUIET }; /* driver */
+enum { TAKEN, PUSHED, PUBLISHED, FLIGHT, TODO, BITS };		     /* device */
+enum {								     /* BITS */
+       MUTED = 1,
+       POLLED = 2,
+       STARVED = 4,
+       SCHEDULED = 8,
+       RESTING = 16,
+       EARLY = 32,
+       TURNING = 64
+};
 
 enum { SAW_QUIET_ADD = 1, SAW_QUIET_PUBLISH = 2, SAW_SECOND_LOOK = 4, SAW_DRIVER_SECOND_LOOK = 8 };
 #define SAW_ALL 15u

@@ -36,7 +36,8 @@ static bool eager(const struct model *model, const struct model_state *state, u3
 	static const u32 driver_steps = BIT(D_TOP) | BIT(D_ENTRY) | BIT(D_INDEX) | BIT(D_OFF) |
 					BIT(D_AFTER) | BIT(D_EVENT) | BIT(D_ON);
 	static const u32 device_steps = BIT(V_SWEEP) | BIT(V_PUSH) | BIT(V_MUTE) | BIT(V_SERVED) |
-					BIT(V_UNMUTE) | BIT(V_PUBLISH);
+					BIT(V_UNMUTE) | BIT(V_TURN) | BIT(V_MUTE_EVENT) |
+					BIT(V_PUBLISH);
 	const struct setting *set = model->config;
 	u8 pc = state->thread[thread].pc;
 
@@ -167,6 +168,8 @@ static const struct {
 	{ "device: unmutes without a second look", DEVICE_NO_SECOND_LOOK, FLAGS_TOO, 2 },
 	{ "device: looks, then unmutes", DEVICE_LOOKS_BEFORE_UNMUTE, FLAGS_TOO, 2 },
 	{ "device: rests muted after busy-polling", DEVICE_RESTS_MUTED, FLAGS_TOO, 2 },
+	{ "device: mutes for the driver's turn and does not look", DEVICE_TURN_UNSEEN, FLAGS_TOO,
+	  2 },
 	{ "device: out of requests, nobody serves again", DEVICE_STARVES_FOREVER, FLAGS_TOO, 1 },
 	{ "device: publishes without a fence", DEVICE_NO_PUBLISH_FENCE, FLAGS_TOO, 2 },
 	{ "device: reads the driver's wish, then publishes", DEVICE_WISH_BEFORE_INDEX,
