@@ -94,7 +94,7 @@ INIT_CFLAGS := -Os -std=gnu17 $(WARNINGS) -ffreestanding -fno-pic -fno-pie -mgen
 build/run-init: $(wildcard run/init/*) run/protocol.h
 	@mkdir -p $(@D)
 	@echo '  LD    $@'
-	$(Q)$(CC) $(INIT_CFLAGS) -I. -static -nostdlib -no-pie -s -Wl,--build-id=none,-z,noexecstack,-z,noseparate-code,--gc-sections \
+	$(Q)$(CC) $(INIT_CFLAGS) -I. -static -nostdlib -s -Wl,--build-id=none,-z,noexecstack,-z,noseparate-code,--gc-sections \
 		-o $@ $(wildcard run/init/*.c)
 
 build/obj/run/initramfs.o build/asan/run/initramfs.o build/tsan/run/initramfs.o build/uncounted/run/initramfs.o: build/run-init
