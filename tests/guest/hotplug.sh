@@ -1,6 +1,6 @@
 # Disks and networks come and go under Debian's kernel, by its stock ACPI hot-plug driver; disks grow; what is removed
 # is really gone, and nothing is left of a hundred of them.
-# bed: timeout=420 cost=150
+# bed: timeout=540 cost=180
 
 sock=$work/control
 ctl() { "$vmm" ctl "$sock" "$@"; }
@@ -39,7 +39,7 @@ net_up tap0
 net_up tap1 192.168.78.1/24
 truncate -s 64M "$work/a.img" "$work/b.img" "$work/c.img"
 
-start_guest tap=tap0 limit=300 mem=256M -- --disk "$work/c.img" --control "$sock" <<'X'
+start_guest tap=tap0 limit=420 mem=256M -- --disk "$work/c.img" --control "$sock" <<'X'
 wait_for() { for n in $(seq 200); do "$@" 2>/dev/null && return; sleep 0.1; done; return 1; }
 gone() { ! [ -e "$1" ]; }
 sectors() { [ "$(cat /sys/block/vdc/size)" = "$1" ]; }
@@ -134,6 +134,16 @@ check "file descriptors do not grow ($1, $4)" [ "$4" -le "$1" ]
 check "memory does not grow ($2, $5 KiB)" [ "$5" -le $(($2 + 256)) ]
 # The kernel counts by the CPU and in the lump; each of ninety disks had six files.
 check "the host holds no files of theirs ($3, $6)" [ "$6" -le $(($3 + 64)) ]
+# Many at once: the windows have room for all of them.
+bad= ids=
+for n in $(seq 16); do
+	truncate -s 1M "$work/many$n.img"
+	ids="$ids $(ctl add disk "$work/many$n.img")" || bad="$n: add"
+done
+for id in $ids; do state_becomes "$id" driven || bad="$bad $id: never driven"; done
+[ -z "$bad" ] && ok 'sixteen more are there at once' || fail 'sixteen more are there at once' "$bad: $(ctl list)"
+for id in $ids; do ctl remove "$id" --timeout 20 || bad="$bad $id: remove"; done
+[ -z "$bad" ] && ok 'and go again' || fail 'and go again' "$bad"
 ctl resize blk1 96M
 wait_console '^@reboot' 60
 wait_console '^@rebooted' 120 || fail 'reboot' 'the guest does not come back'
