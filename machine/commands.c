@@ -171,6 +171,9 @@ static void put_device(struct command *c, struct machine_device *d)
 		json_bool(answer, "readonly", d->disk.readonly);
 	} else if (d->kind == MACHINE_NET) {
 		json_text(answer, "source", d->tap.name);
+	} else if (d->kind == MACHINE_SHARE) {
+		json_text(answer, "source", d->share.path);
+		json_bool(answer, "readonly", d->share_config->readonly);
 	}
 	json_text(answer, "layout",
 		  status & VIRTIO_CONFIG_S_DRIVER ? legacy ? "legacy" : "modern" : NULL);

@@ -3,6 +3,7 @@
  * that are none, and what is left when the machine is gone.
  */
 #include "tests/unit/share-client.h"
+#include <linux/landlock.h>
 #include <sys/prctl.h>
 
 static int up_with(void **state, bool readonly, enum config_map map)
@@ -266,6 +267,9 @@ static void stays_in_what_moved_away(void **state)
 	assert_int_equal(walk(c, 2, 3, "inner"), 0);
 	assert_int_equal(walk(c, 2, 4, "../secret"), -EINVAL);
 	assert_int_equal(walk(c, 2, 4, ".."), -EINVAL);
+	/* and where the kernel itself guards the folder, it is not to be had any more */
+	if (syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION) >= 2)
+		assert_int_equal(lopen(c, 3, O_RDONLY), -EACCES);
 }
 
 /* ---- messages that are none ---- */
