@@ -284,6 +284,12 @@ static const u8 types[] = { TSTATFS,  TLOPEN,	TLCREATE,   TSYMLINK,	  TMKNOD,   
 static void answers_every_length(void **state)
 {
 	static const u8 fill[] = { 0, 1, 0xff };
+	/* what these need at least; less is an error, whatever the message before left there */
+	static const u8 least[256] = {
+		[TSTATFS] = 4,	 [TLOPEN] = 8, [TGETATTR] = 12, [TSETATTR] = 60,
+		[TREADDIR] = 16, [TREAD] = 16, [TWRITE] = 16,	[TFLUSH] = 2,
+		[TFSYNC] = 8,	 [TCLUNK] = 4, [TVERSION] = 6,	[TATTACH] = 16
+	};
 	struct client *c = *state;
 	u16 tag;
 
@@ -299,7 +305,10 @@ static void answers_every_length(void **state)
 				c->length += length;
 				memcpy(c->out, &size, 4);
 				assert_true(send_out(c));
-				assert_true(receive(c, &tag));
+				if (length < least[t])
+					assert_int_equal(receive(c, &tag), 7);
+				else
+					assert_true(receive(c, &tag));
 				assert_int_equal(tag, c->tag);
 			}
 	still_serves(c);
