@@ -27,7 +27,7 @@ static void give_up(int signal_number)
 /* Signals come as descriptors; threads made later inherit the mask. -1 after a log line. */
 static int catch_signals(void)
 {
-	static const int caught[] = { SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGCONT, SIGUSR1 };
+	static const int caught[] = { SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGCONT, SIGUSR1, SIGWINCH };
 	sigset_t set, blocked;
 	int fd;
 

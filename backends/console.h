@@ -1,7 +1,7 @@
 /*
- * The pump between the serial port and the user's terminal: batches what the guest prints, feeds
- * what the user types as fast as the guest takes it, and watches the stream for a kernel panic.
- * Main thread, but for console_wake().
+ * The pump between the guest's console, serial or virtio, and the user's terminal: batches what the
+ * guest prints, feeds what the user types as fast as the guest takes it, and watches the stream for
+ * a kernel panic. Main thread, but for console_wake().
  */
 #ifndef BACKENDS_CONSOLE_H
 #define BACKENDS_CONSOLE_H
@@ -19,6 +19,12 @@ int console_create(struct console **console, struct terminal *terminal);
 void console_destroy(struct console *console);
 /* The port it serves; before the guest runs. */
 void console_attach(struct console *console, struct uart *uart);
+
+/* Instead: the other end of a virtio console's stream, a non-blocking socket. listens: does the
+ * guest read there? serial: the console of the serial port, NULL for none; where both have the same
+ * terminal, what is typed goes to the port until the other listens. Before the guest runs. */
+void console_attach_stream(struct console *console, int stream, bool (*listens)(void *owner),
+			   void *owner, struct console *serial);
 
 /* A uart_wake_fn: the port has output, or room again. Any thread. */
 void console_wake(void *console);

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/inotify.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <termios.h>
@@ -236,6 +237,17 @@ void terminal_close(struct terminal *t)
 	if (t->opened_watch >= 0)
 		close(t->opened_watch);
 	free(t);
+}
+
+bool terminal_size(const struct terminal *t, u16 *cols, u16 *rows)
+{
+	struct winsize size;
+
+	if (!t->input_is_raw_tty || t->input < 0 || ioctl(t->input, TIOCGWINSZ, &size))
+		return false;
+	*cols = size.ws_col;
+	*rows = size.ws_row;
+	return size.ws_col && size.ws_row;
 }
 
 /* ---- input ---- */

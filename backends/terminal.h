@@ -33,6 +33,9 @@ void terminal_restore(void);
  * background. */
 void terminal_resume(void);
 
+/* The window's size; false: it is no terminal, or does not say. */
+bool terminal_size(const struct terminal *terminal, u16 *cols, u16 *rows);
+
 /* Descriptors to poll: -1 when there is none (or input has ended). They change: ask before each
  * poll. */
 int terminal_input_fd(const struct terminal *terminal);

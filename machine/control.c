@@ -4,9 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
+#include "backends/listen.h"
 #include "machine/control.h"
 #include "machine/hotplug.h"
 #include "vm/log.h"
@@ -40,41 +39,6 @@ struct control {
 
 /* ---- making ---- */
 
-/* A socket that nobody listens on is what a machine leaves that ended. */
-static bool is_stale(const struct sockaddr_un *address)
-{
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	struct stat st;
-	bool stale;
-
-	if (fd < 0)
-		return false;
-	stale = !lstat(address->sun_path, &st) && S_ISSOCK(st.st_mode) &&
-		connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 &&
-		errno == ECONNREFUSED;
-	close(fd);
-	return stale;
-}
-
-static int bind_socket(int fd, const char *path)
-{
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	mode_t mask;
-	int error = 0;
-
-	if (strlen(path) >= sizeof(address.sun_path))
-		return -ENAMETOOLONG;
-	strcpy(address.sun_path, path);
-	mask = umask(0177); /* 0600 from its first moment on */
-	for (int n = 0; n < 2; n++) {
-		error = bind(fd, (struct sockaddr *)&address, sizeof(address)) ? -errno : 0;
-		if (error != -EADDRINUSE || !is_stale(&address) || unlink(path))
-			break;
-	}
-	umask(mask);
-	return error;
-}
-
 int control_create(struct control **result, struct machine *m, const char *path)
 {
 	struct control *control = calloc(1, sizeof(*control));
@@ -87,19 +51,12 @@ int control_create(struct control **result, struct machine *m, const char *path)
 		control->clients[i] = (struct control_client){ .control = control, .fd = -1 };
 	/* now, because it opens a file for it */
 	json_object_seed(0);
-	control->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (control->fd < 0)
-		error = -errno;
-	else
-		error = bind_socket(control->fd, path);
-	if (!error && listen(control->fd, CONTROL_CLIENTS))
-		error = -errno;
-	if (!error) {
+	control->fd = listen_unix(path, CONTROL_CLIENTS);
+	if (control->fd >= 0) {
 		*result = control;
 		return 0;
 	}
-	if (control->fd >= 0)
-		close(control->fd);
+	error = control->fd;
 	free(control);
 out:
 	log_line("--control %s: %s; %s", path, strerror(-error),

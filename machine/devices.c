@@ -10,6 +10,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 #include "machine/machine.h"
+#include "machine/ports.h"
 #include "virtio/strict.h"
 #include "vm/log.h"
 #include "vm/sandbox.h"
@@ -52,6 +53,14 @@ static u32 count_files(const struct config *config)
 	}
 	for (u32 i = 0; i < config->share_count; i++)
 		files += 2 + virtio_pci_files(1, &config->shares[i].function);
+	if (config->console != CONFIG_CONSOLE_SERIAL)
+		files += 2 + virtio_pci_files(2, &config->console_function) + 2 + 8;
+	if (config->port_count) {
+		u16 queues = (u16)(2 * config->port_count + 4);
+
+		files += queues + virtio_pci_files(queues, &config->console_function) +
+			 2 * config->port_count + 8;
+	}
 	return files;
 }
 
@@ -78,10 +87,8 @@ static u32 spare_files(const struct config *config)
 }
 
 static const char *const kind_names[] = {
-	[MACHINE_DISK] = "blk",
-	[MACHINE_NET] = "net",
-	[MACHINE_SHARE] = "share",
-	[MACHINE_RNG] = "rng",
+	[MACHINE_DISK] = "blk", [MACHINE_NET] = "net",	       [MACHINE_SHARE] = "share",
+	[MACHINE_RNG] = "rng",	[MACHINE_CONSOLE] = "console", [MACHINE_PORTS] = "ports",
 };
 
 static bool number_taken(const struct machine *m, enum machine_kind kind, u32 number)
@@ -109,7 +116,7 @@ struct machine_device *machine_device_new(struct machine *m, enum machine_kind k
 	d->kind = kind;
 	while (number_taken(m, kind, d->number))
 		d->number++;
-	if (kind == MACHINE_RNG)
+	if (kind >= MACHINE_RNG) /* there is one of them */
 		snprintf(d->id, sizeof(d->id), "%s", kind_names[kind]);
 	else
 		snprintf(d->id, sizeof(d->id), "%s%u", kind_names[kind], d->number);
@@ -193,6 +200,14 @@ int machine_open_backends(struct machine *m)
 		ret = open_share(m, &config->shares[i]);
 	if (!ret && config->rng && !machine_device_new(m, MACHINE_RNG))
 		ret = -ENOMEM;
+	if (!ret && config->console != CONFIG_CONSOLE_SERIAL &&
+	    !machine_device_new(m, MACHINE_CONSOLE))
+		ret = -ENOMEM;
+	if (!ret && config->port_count) {
+		ret = ports_open(&m->ports, config);
+		if (!ret && !machine_device_new(m, MACHINE_PORTS))
+			ret = -ENOMEM;
+	}
 	return ret ? ret : stats_open(&m->stats, config->stats);
 }
 
@@ -208,7 +223,7 @@ static u32 place_of(const struct machine *m, const struct machine_device *d, s32
 	return i;
 }
 
-static u64 ring_features(const struct config_function *function)
+u64 machine_ring_features(const struct config_function *function)
 {
 	return (function->packed ? BIT64(VIRTIO_F_RING_PACKED) : 0) |
 	       (function->in_order ? BIT64(VIRTIO_F_IN_ORDER) : 0) |
@@ -228,7 +243,7 @@ static int make_disk(struct machine *m, struct machine_device *d)
 		.one_reactor = config->iothread >= 0,
 		.writethrough = config->writethrough,
 		.queue_size = config->function.queue_size,
-		.features = ring_features(&config->function),
+		.features = machine_ring_features(&config->function),
 	};
 	int ret = disk_register(&d->disk, m->reactors);
 
@@ -254,7 +269,7 @@ static int make_net(struct machine *m, struct machine_device *d)
 		.queue_size = config->function.queue_size,
 		.first_reactor = place_of(m, d, config->iothread),
 		.one_reactor = config->iothread >= 0,
-		.features = ring_features(&config->function),
+		.features = machine_ring_features(&config->function),
 		.mtu = config->mtu ? config->mtu : (u16)(d->tap.mtu > 65535 ? 65535 : d->tap.mtu),
 	};
 	int ret = tap_register(&d->tap, m->reactors);
@@ -278,7 +293,7 @@ static int make_share(struct machine *m, struct machine_device *d)
 		.share = &d->share,
 		.reactor = place_of(m, d, config->iothread),
 		.queue_size = config->function.queue_size,
-		.features = ring_features(&config->function),
+		.features = machine_ring_features(&config->function),
 	};
 	int ret = share_register(&d->share, m->reactors);
 
@@ -293,7 +308,7 @@ static int make_rng(struct machine *m, struct machine_device *d)
 {
 	int ret = virtio_rng_create(&d->rng, &m->memory, m->reactors,
 				    m->config->rng_function.queue_size,
-				    ring_features(&m->config->rng_function));
+				    machine_ring_features(&m->config->rng_function));
 
 	if (!ret)
 		d->device = virtio_rng_device(d->rng);
@@ -310,6 +325,9 @@ static const struct config_function *function_of(const struct machine *m,
 		return &d->net_config->function;
 	case MACHINE_SHARE:
 		return &d->share_config->function;
+	case MACHINE_CONSOLE:
+	case MACHINE_PORTS:
+		return &m->config->console_function;
 	default:
 		return &m->config->rng_function;
 	}
@@ -318,10 +336,9 @@ static const struct config_function *function_of(const struct machine *m,
 int machine_device_make(struct machine *m, struct machine_device *d)
 {
 	static int (*const make[])(struct machine *, struct machine_device *) = {
-		[MACHINE_DISK] = make_disk,
-		[MACHINE_NET] = make_net,
-		[MACHINE_SHARE] = make_share,
-		[MACHINE_RNG] = make_rng,
+		[MACHINE_DISK] = make_disk,	      [MACHINE_NET] = make_net,
+		[MACHINE_SHARE] = make_share,	      [MACHINE_RNG] = make_rng,
+		[MACHINE_CONSOLE] = machine_make_hvc, [MACHINE_PORTS] = ports_make,
 	};
 	struct virtio_pci_config c = { .host = m->pci, .irq = m->irq, .reactors = m->reactors };
 	int ret = make[d->kind](m, d);
@@ -340,6 +357,8 @@ int machine_device_make(struct machine *m, struct machine_device *d)
 
 void machine_device_unmake(struct machine *m, struct machine_device *d)
 {
+	if (d->kind == MACHINE_CONSOLE)
+		m->virtio_console = NULL;
 	if (d->device)
 		virtio_device_detach(d->device);
 	virtio_pci_destroy(d->function);
@@ -347,6 +366,11 @@ void machine_device_unmake(struct machine *m, struct machine_device *d)
 	virtio_net_destroy(d->net);
 	virtio_9p_destroy(d->p9);
 	virtio_rng_destroy(d->rng);
+	virtio_console_destroy(d->console);
+	if (d->kind == MACHINE_PORTS) {
+		ports_close(m->ports);
+		m->ports = NULL;
+	}
 	if (d->open && d->kind == MACHINE_DISK) {
 		disk_unregister(&d->disk, m->reactors);
 		disk_close(&d->disk);

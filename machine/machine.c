@@ -18,8 +18,7 @@
 static char *command_line(const struct config *config)
 {
 	const char *user = config->cmdline ? config->cmdline : "";
-	const char *console =
-		strcmp(config->serial, "none") && !strstr(user, "console=") ? "console=ttyS0 " : "";
+	const char *console = strstr(user, "console=") ? "" : machine_console_words(config);
 	const char *root =
 		config->disk_count && !strstr(user, "root=")
 			? config->disks[0].readonly ? "root=/dev/vda ro " : "root=/dev/vda rw "
@@ -69,12 +68,8 @@ static int open_kernel(struct machine *m)
 
 static int make_fixed_devices(struct machine *m)
 {
-	int ret = console_create(&m->console, m->terminal);
+	int ret = machine_make_consoles(m);
 
-	if (!ret)
-		ret = uart_create(&m->uart, m->bus, m->irq, console_wake, m->console);
-	if (!ret)
-		console_attach(m->console, m->uart);
 	if (!ret)
 		ret = rtc_create(&m->rtc, m->bus);
 	if (!ret)
@@ -171,7 +166,7 @@ int machine_make(struct machine *m)
 		ret = open_kernel(m);
 	milestones_mark(&m->milestones, "memory made, kernel open");
 	if (!ret)
-		ret = terminal_open(&m->terminal, config->serial);
+		ret = machine_open_terminals(m);
 	if (!ret)
 		ret = make_platform(m);
 	if (!ret)
@@ -235,12 +230,12 @@ int machine_restart(struct machine *m)
 		hotplug_reset(m->hotplug);
 	reset_devices(m);
 	pci_host_reset(m->pci);
-	console_flush(m->console, 0);
+	machine_consoles_flush(m, 0);
 	uart_reset(m->uart);
 	acpi_pm_reset(m->pm);
 	irq_reset(m->irq);
 	memory_clear(&m->memory);
-	console_reset(m->console);
+	machine_consoles_reset(m);
 	end_clear(&m->end);
 	return load(m);
 }
@@ -255,7 +250,7 @@ static struct stats_sources sources_of(const struct machine *m, struct virtio_de
 		.devices = devices,
 		.device_count = m->device_count,
 		.start = m->start,
-		.first_output = console_first_output(m->console),
+		.first_output = machine_first_output(m),
 		.milestones = &m->milestones,
 	};
 }

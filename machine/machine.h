@@ -13,6 +13,7 @@
 #include "firmware/boot.h"
 #include "virtio/9p.h"
 #include "virtio/blk.h"
+#include "virtio/console.h"
 #include "virtio/mmio.h"
 #include "virtio/net.h"
 #include "virtio/pci.h"
@@ -30,7 +31,14 @@
 /* What helps against -EMFILE, the likeliest error of what needs no more than a descriptor. */
 #define MORE_FILES "allow more open files (ulimit -n)"
 
-enum machine_kind { MACHINE_DISK, MACHINE_NET, MACHINE_SHARE, MACHINE_RNG };
+enum machine_kind {
+	MACHINE_DISK,
+	MACHINE_NET,
+	MACHINE_SHARE,
+	MACHINE_RNG,
+	MACHINE_CONSOLE,
+	MACHINE_PORTS
+};
 
 /* One virtio device with its host end. What its kind has not is zero. */
 struct machine_device {
@@ -49,6 +57,7 @@ struct machine_device {
 	struct virtio_net *net;
 	struct virtio_9p *p9;
 	struct virtio_rng *rng;
+	struct virtio_console *console;
 	struct virtio_device *device; /* of these */
 	struct virtio_pci *function;
 	/* of one that came while the machine runs: what its options lie in; else NULL */
@@ -70,8 +79,11 @@ struct machine {
 	struct memory memory;
 	struct bus *bus;
 	struct irq *irq;
-	struct terminal *terminal;
-	struct console *console;
+	struct terminal *terminal, *serial_terminal; /* may be the same */
+	struct console *console;		     /* of the serial port */
+	struct console *hvc;			     /* NULL: not with --console serial */
+	struct virtio_console *virtio_console;	     /* its device; NULL: it was removed */
+	int hvc_device_end;			     /* what that is made with */
 	struct uart *uart;
 	struct rtc *rtc;
 	struct acpi_pm *pm;
@@ -79,6 +91,7 @@ struct machine {
 	struct reactors *reactors;
 	struct machine_device *devices[MACHINE_MAX_DEVICES];
 	u32 device_count;
+	struct ports *ports;	 /* NULL: none were asked for */
 	struct hotplug *hotplug; /* these two with --control only */
 	struct control *control;
 	bool mmio_open; /* devices go there, not on PCI: what comes after start-up could not be
@@ -142,8 +155,8 @@ int machine_mmio_create(struct machine *m, struct machine_device *d, u32 place);
 /* To power-on state, whatever bus it is on. */
 void machine_device_reset(struct machine_device *d);
 
-/* Raises the process's limit on open files where the machine that config asks for, or what a control
- * socket may add to it, could need more. First. */
+/* Raises the process's limit on open files where the machine that config asks for, or what a
+ * control socket may add to it, could need more. First. */
 void machine_allow_files(const struct config *config);
 
 /* Everything the user named is opened before anything is made, so that mistakes cost nothing.
@@ -153,6 +166,32 @@ int machine_open_backends(struct machine *m);
 /* Shall vhost-net serve this interface? Where it cannot, although the user wants it, a line says
  * why. */
 bool machine_wants_vhost(const struct machine *m, const struct config_net *config);
+
+/* ---- console.c ---- */
+
+/* The terminals, as --console and --serial say. Logs, 0 or -errno. */
+int machine_open_terminals(struct machine *m);
+/* The pumps: the serial port's before it is made, hvc0's with it. 0 or -errno. */
+int machine_make_consoles(struct machine *m);
+/* The device of hvc0. Logs, 0 or -errno. */
+int machine_make_hvc(struct machine *m, struct machine_device *d);
+/* console= for the kernel's command line, each with a space behind it. */
+const char *machine_console_words(const struct config *config);
+/* The terminal's window has changed. */
+void machine_window_changed(const struct machine *m);
+
+/* Of both consoles, what they tell of themselves (backends/console.h). */
+#define MACHINE_CONSOLE_POLLS (2 * CONSOLE_POLLS)
+void machine_consoles_prepare(struct machine *m, struct pollfd *fds, u64 *deadline);
+enum terminal_command machine_consoles_run(struct machine *m, const struct pollfd *fds, u64 now);
+void machine_consoles_flush(struct machine *m, unsigned int wait_ms);
+void machine_consoles_reset(struct machine *m);
+u64 machine_first_output(const struct machine *m);
+bool machine_panicked(const struct machine *m);
+bool machine_panic_complete(const struct machine *m);
+
+/* Of VIRTIO_OPTIONAL, what the user wants offered. */
+u64 machine_ring_features(const struct config_function *function);
 
 /* The reactors, and every virtio device on the bus. Logs, 0 or -errno. */
 int machine_make_devices(struct machine *m);

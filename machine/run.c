@@ -11,6 +11,7 @@
 #include "machine/control.h"
 #include "machine/hotplug.h"
 #include "machine/machine.h"
+#include "machine/ports.h"
 #include "vm/log.h"
 
 #define NS	    1000000000ull
@@ -20,7 +21,14 @@
 #define NEVER	    (~0ull)
 
 /* Where things stand among what is polled. */
-enum { SIGNALS = CONSOLE_POLLS, END, HOTPLUG, CONTROL, POLLS = CONTROL + CONTROL_POLLS };
+enum {
+	SIGNALS = MACHINE_CONSOLE_POLLS,
+	END,
+	PORTS,
+	HOTPLUG = PORTS + PORTS_POLLS,
+	CONTROL,
+	POLLS = CONTROL + CONTROL_POLLS
+};
 
 /* What the main thread waits for besides the descriptors. */
 struct wait {
@@ -36,6 +44,9 @@ static void on_signal(struct machine *m, struct wait *w)
 	while (read(m->signals, &info, sizeof(info)) == sizeof(info)) {
 		if (info.ssi_signo == SIGCONT) {
 			terminal_resume();
+			machine_window_changed(m);
+		} else if (info.ssi_signo == SIGWINCH) {
+			machine_window_changed(m);
 		} else if (info.ssi_signo == SIGUSR1) {
 			if (m->stats.fd >= 0)
 				machine_write_stats(m, false);
@@ -74,9 +85,9 @@ static void on_deadlines(struct machine *m, struct wait *w, u64 now)
 		end_request(&m->end, END_TIMEOUT, m->config->timeout_seconds);
 	if (now >= w->grace)
 		end_request(&m->end, END_SIGNAL, (u32)w->signal);
-	if (console_panicked(m->console) && w->panic == NEVER)
+	if (machine_panicked(m) && w->panic == NEVER)
 		w->panic = now + PANIC_GRACE;
-	if (w->panic != NEVER && (now >= w->panic || console_panic_complete(m->console)))
+	if (w->panic != NEVER && (now >= w->panic || machine_panic_complete(m)))
 		end_request(&m->end, END_PANIC, 0);
 }
 
@@ -91,7 +102,7 @@ static enum end_reason judge(const struct machine *m, const struct wait *w, u32 
 		*value = m->config->timeout_seconds;
 		return END_TIMEOUT;
 	}
-	if (console_panicked(m->console) && (reason == END_RESET || reason == END_TRIPLE_FAULT))
+	if (machine_panicked(m) && (reason == END_RESET || reason == END_TRIPLE_FAULT))
 		return END_PANIC;
 	return reason;
 }
@@ -116,16 +127,21 @@ enum end_reason machine_run(struct machine *m, u32 *value)
 		milestones_log(&m->milestones, 0);
 	for (;;) {
 		struct pollfd fds[POLLS];
-		nfds_t polled = m->control ? POLLS : HOTPLUG;
+		nfds_t polled = m->control ? POLLS : m->ports ? HOTPLUG : PORTS;
 		u64 deadline = w.timeout, now;
 		struct timespec wait;
 
 		deadline = w.grace < deadline ? w.grace : deadline;
 		deadline = w.panic < deadline ? w.panic : deadline;
 		deadline = w.nmi < deadline ? w.nmi : deadline;
-		console_prepare(m->console, fds, &deadline);
+		machine_consoles_prepare(m, fds, &deadline);
 		fds[SIGNALS] = (struct pollfd){ .fd = m->signals, .events = POLLIN };
 		fds[END] = (struct pollfd){ .fd = m->end.fd, .events = POLLIN };
+		if (m->ports)
+			ports_prepare(m->ports, &fds[PORTS]);
+		else
+			for (u32 i = PORTS; i < HOTPLUG; i++)
+				fds[i].fd = -1;
 		if (m->control) {
 			hotplug_prepare(m->hotplug, &fds[HOTPLUG], &deadline);
 			control_prepare(m->control, &fds[CONTROL], &deadline);
@@ -134,9 +150,11 @@ enum end_reason machine_run(struct machine *m, u32 *value)
 		if (ppoll(fds, polled, deadline == NEVER ? NULL : &wait, NULL) < 0)
 			continue; /* EINTR: everything is looked at again */
 		now = clock_now_ns();
-		on_command(m, console_run(m->console, fds, now));
+		on_command(m, machine_consoles_run(m, fds, now));
 		if (fds[SIGNALS].revents)
 			on_signal(m, &w);
+		if (m->ports)
+			ports_run(m->ports, &fds[PORTS]);
 		if (m->control) {
 			control_run(m->control, &fds[CONTROL], now);
 			hotplug_run(m->hotplug, now);
@@ -145,7 +163,9 @@ enum end_reason machine_run(struct machine *m, u32 *value)
 		if (end_reason(&m->end, value) == END_NONE)
 			continue;
 		vcpus_pause(m->vcpus);
-		console_flush(m->console, FLUSH_MS);
+		if (m->ports) /* what the guest sent last is written */
+			reactors_settle(m->reactors);
+		machine_consoles_flush(m, FLUSH_MS);
 		reason = judge(m, &w, value);
 		if (reason != END_RESET || !m->config->reboot || w.signal)
 			return reason;

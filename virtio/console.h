@@ -20,7 +20,7 @@
 
 struct virtio_console;
 
-#define VIRTIO_CONSOLE_NAME_MAX 63
+#define VIRTIO_CONSOLE_NAME_MAX 63 /* as CONFIG_PORT_NAME_MAX */
 
 struct virtio_console_port {
 	const char *name; /* up to VIRTIO_CONSOLE_NAME_MAX letters; NULL: port 0 */

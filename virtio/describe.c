@@ -5,6 +5,7 @@
 #include "virtio/describe.h"
 
 #include <linux/virtio_blk.h>
+#include <linux/virtio_console.h>
 #include <linux/virtio_net.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -82,6 +83,12 @@ static const struct name net_names[] = {
 	{ VIRTIO_NET_F_SPEED_DUPLEX, "SPEED_DUPLEX" },
 };
 
+static const struct name console_names[] = {
+	{ VIRTIO_CONSOLE_F_SIZE, "SIZE" },
+	{ VIRTIO_CONSOLE_F_MULTIPORT, "MULTIPORT" },
+	{ VIRTIO_CONSOLE_F_EMERG_WRITE, "EMERG_WRITE" },
+};
+
 static const char *find(const struct name *names, size_t count, u32 bit)
 {
 	for (size_t i = 0; i < count; i++)
@@ -98,6 +105,8 @@ static const char *feature_name(u16 id, u32 bit)
 		name = find(blk_names, ARRAY_SIZE(blk_names), bit);
 	if (!name && id == VIRTIO_ID_NET)
 		name = find(net_names, ARRAY_SIZE(net_names), bit);
+	if (!name && id == VIRTIO_ID_CONSOLE)
+		name = find(console_names, ARRAY_SIZE(console_names), bit);
 	return name;
 }
 

@@ -130,6 +130,12 @@ const struct strict_rule_text strict_rules[STRICT_RULES] = {
 				 "answer" },
 	[STRICT_RNG_BUFFER] = { "rng-buffer", "5.4.6.1", false,
 				"buffers for entropy are writable alone" },
+	[STRICT_CONSOLE_BUFFER] = { "console-buffer", "5.3.6.1", false,
+				    "buffers to send are readable, buffers to receive writable, "
+				    "and control messages fit" },
+	[STRICT_CONSOLE_CONTROL] = { "console-control", "5.3.6.2", false,
+				     "control messages are a driver's, and name ports there "
+				     "are" },
 };
 
 int strict_print_rules(void)

@@ -281,9 +281,13 @@ const struct config_option config_options[] = {
 	  .suboptions = config_pin_suboptions, .beside = true,
 	  .man = "Keep threads on CPUs of the host. CPUS are numbers and ranges joined by plus "
 		 "signs, as in 0-3+8; each must be one that vmm may use (taskset(1))." },
-	{ "cmdline", "TEXT", "kernel command line; comes last, so it wins", .set = set_cmdline,
-	  .empty_value = true,
+	{ "cmdline", "TEXT", "kernel command line; wins", .set = set_cmdline, .empty_value = true,
 	  .man = "Words for the kernel's command line. They come after vmm's own, so they win." },
+	{ "port", "name=N,...", "named port", .set = config_set_port, .beside = true,
+	  .suboptions = config_port_suboptions, .list = true,
+	  .man = "A stream of bytes between the guest and the host: a named port of a virtio "
+		 "console. It has one of unix=, pipe= and file=. May be repeated, up to 30 "
+		 "times." },
 	{ "cpus", "N", "virtual CPUs, 1 to 254 [1]", .set = set_cpus, .suboptions = cpus_suboptions,
 	  .man = "Virtual CPUs, 1 to 254. The default is 1." },
 	{ "mem", "SIZE", "memory [512M]", .set = set_mem, .suboptions = mem_suboptions,
@@ -318,11 +322,21 @@ const struct config_option config_options[] = {
 		 "What is mounted below it on the host is not shared: it appears as an empty "
 		 "folder or file. May be repeated, up to 8 times. A comma in the path is "
 		 "doubled." },
-	{ "serial", "WHERE", "stdio, pty, none, or a file for output [stdio]", .set = set_serial,
+	{ "serial", "WHERE", "stdio, pty, none or a file", .set = set_serial,
 	  .man = "Where the serial port goes: stdio (the default; a terminal goes raw), pty (a new "
 		 "pseudo-terminal, whose name is printed), none, or the path of a file that takes "
 		 "the "
 		 "output. A file of one of those names is written as ./pty." },
+	{ "console", "HOW", "or hvc0", .set = config_set_console, .function = true, .beside = true,
+	  .man = "serial, virtio or both: where the guest finds the terminal. serial, the default, "
+		 "is the serial port, ttyS0. virtio is a virtio console, hvc0, which costs the "
+		 "guest one exit for a line and not for a letter, and follows the terminal's size; "
+		 "the serial port then goes nowhere, unless --serial names a file or pty. A "
+		 "terminal "
+		 "that takes nothing for a second loses bytes of hvc0, since its driver would "
+		 "not let the guest go on. both has the output of both; input goes to hvc0 once "
+		 "its driver is there. The "
+		 "kernel is told by console= on its command line." },
 	{ "rng", "on|off", "entropy [on]; all devices: ,layout= ,queue-size= ..",
 	  .set = config_set_rng, .function = true,
 	  .man = "Whether the machine has a virtio entropy device, so that boot never waits for "

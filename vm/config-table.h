@@ -97,6 +97,11 @@ int config_set_net(struct config_parser *parser, const char *value);
 int config_set_rng(struct config_parser *parser, const char *value);
 extern const struct config_suboption config_disk_suboptions[], config_net_suboptions[];
 
+/* ---- config-ports.c: --console and --port ---- */
+int config_set_console(struct config_parser *parser, const char *value);
+int config_set_port(struct config_parser *parser, const char *value);
+extern const struct config_suboption config_port_suboptions[];
+
 /* ---- config-function.c: what they have in common ---- */
 extern const struct config_suboption config_function_suboptions[];
 int config_set_mmio(struct config_parser *parser, const char *value);

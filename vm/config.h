@@ -68,6 +68,11 @@ struct config_net {
 	s32 iothread; /* as a disk's */
 };
 
+#define CONFIG_PORT_NAME_MAX 63
+
+/* Where the user's terminal is found in the guest: ttyS0, hvc0, or either. */
+enum config_console { CONFIG_CONSOLE_SERIAL, CONFIG_CONSOLE_VIRTIO, CONFIG_CONSOLE_BOTH };
+
 /* What stands behind a named port of the virtio console. */
 enum config_port_kind {
 	CONFIG_PORT_FDS,  /* in_fd and out_fd, for ports that code makes: no option has it */
@@ -138,9 +143,10 @@ struct config {
 	u32 net_count;
 	struct config_port ports[CONFIG_MAX_PORTS];
 	u32 port_count;
-	struct config_function ports_function; /* of the device that has them */
 	struct config_share shares[CONFIG_MAX_SHARES];
 	u32 share_count;
+	enum config_console console;
+	struct config_function console_function; /* of its device, and of the ports' */
 	char *serial; /* "stdio" (default), "none", "pty" or a file's path */
 	bool rng;     /* default on */
 	struct config_function rng_function;

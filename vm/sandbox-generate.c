@@ -115,11 +115,14 @@ static const struct rule calls[] = {
 	CALL(ppoll, M | V | R),
 	CALL_IF(fcntl, M, 1, LOW, F_GETFL),
 	CALL_IF(fcntl, M, 1, LOW, F_SETFL),
+	CALL_IF(fcntl, M, 1, LOW, F_DUPFD_CLOEXEC),
 	CALL(timerfd_settime, M),
 	CALL(alarm, M),
 	CALL(setitimer, M),
+	/* ---- clients of named ports: of sockets that listen already ---- */
+	CALL(accept4, M),
+	CALL(shutdown, M),
 	/* ---- a control socket: no path is looked up for it, and what it sends is open ---- */
-	CALL(accept4, C),
 	CALL(recvmsg, C),
 	CALL(sendmsg, C),
 	CALL(eventfd2, C),  /* doorbells and vectors of a new device */

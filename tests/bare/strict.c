@@ -6,6 +6,7 @@
 #include <linux/pci_regs.h>
 #include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
+#include <linux/virtio_console.h>
 #include <linux/virtio_ids.h>
 #include <linux/virtio_net.h>
 #include <linux/virtio_pci.h>
@@ -23,7 +24,7 @@
 #define DRIVER_SET (VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER)
 #define FEATURES   (DRIVER_SET | VIRTIO_CONFIG_S_FEATURES_OK)
 
-static struct function blk, rng, net;
+static struct function blk, rng, net, console;
 static struct driver d;
 static struct virtio_blk_outhdr header;
 static u8 status_byte, *data;
@@ -524,6 +525,26 @@ static void rng_buffer(void)
 	send(parts, 2, 1);
 }
 
+static void console_buffer(void)
+{
+	start_modern(&d, &console, VERSION_1, 2);
+	add_chain(&d.queue[1], &(const struct part){ data, 16 }, 1, 0);
+	ring(&d, 1, DOORBELL_IO);
+	settle();
+}
+
+static void console_control(void)
+{
+	static struct virtio_console_control ready = { .id = 9,
+						       .event = VIRTIO_CONSOLE_PORT_READY,
+						       .value = 1 };
+
+	start_modern(&d, &console, VERSION_1 | 1ull << VIRTIO_CONSOLE_F_MULTIPORT, 4);
+	add_chain(&d.queue[3], &(const struct part){ &ready, sizeof(ready) }, 1, 1);
+	ring(&d, 3, DOORBELL_IO);
+	settle();
+}
+
 static const struct {
 	const char *rule;
 	void (*break_it)(void);
@@ -585,6 +606,8 @@ static const struct {
 	{ "net-receive", net_receive, NULL, &net, true },
 	{ "net-control", net_control, NULL, &net, false },
 	{ "rng-buffer", rng_buffer, NULL, &rng, false },
+	{ "console-buffer", console_buffer, NULL, &console, false },
+	{ "console-control", console_control, NULL, &console, false },
 };
 
 /* Both layouts, both doorbells, as the specification has it. */
@@ -627,6 +650,7 @@ void break_rules(bool fail, bool only_behave)
 	data = allocate(65536, 4096);
 	find_function(&blk, VIRTIO_ID_BLOCK, 0);
 	find_function(&rng, VIRTIO_ID_RNG, 0);
+	find_function(&console, VIRTIO_ID_CONSOLE, 0);
 	behave();
 	say("behaved\n");
 	if (only_behave)
@@ -648,8 +672,8 @@ void break_rules(bool fail, bool only_behave)
 		} while (!needs_reset && !rules[i].should && patience--);
 		say("%s %s\n", needs_reset ? "needs-reset" : "goes-on", rules[i].rule);
 	}
-	for (u32 i = 0; i < 3; i++) {
-		d.f = i == 0 ? &blk : i == 1 ? &rng : &net;
+	for (u32 i = 0; i < 4; i++) {
+		d.f = i == 0 ? &blk : i == 1 ? &rng : i == 2 ? &console : &net;
 		if (d.f != &net || network)
 			reset(&d);
 	}

@@ -4,6 +4,7 @@
  *   send TEXT             types TEXT; \r \n \e \\ and \xHH as in C
  *   file PATH             types a file, as fast as it is taken
  *   signal NUMBER         sends the command a signal
+ *   window ROWS COLUMNS   changes the terminal's size
  *   pause MILLISECONDS
  *   end SECONDS           waits for the command's end
  * All that was printed goes to standard output. At the end, on standard error: `exit N` with the command's
@@ -19,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <time.h>
@@ -168,6 +170,12 @@ static int step(char *line)
 		return type_file(rest);
 	if (!strncmp(line, "signal ", 7))
 		return kill(child, atoi(rest)) != 0;
+	if (!strncmp(line, "window ", 7)) {
+		struct winsize size = { .ws_row = (unsigned short)strtol(rest, &more, 10) };
+
+		size.ws_col = (unsigned short)atoi(more);
+		return ioctl(master, TIOCSWINSZ, &size) != 0;
+	}
 	if (!strncmp(line, "pause ", 6)) {
 		long long end = now_ms() + atoll(rest);
 

@@ -1,0 +1,30 @@
+/*
+ * The host's side of named ports (--port, config.ports[]): opens what they name, takes clients of
+ * their sockets, and takes back what a port is through with. Main thread; while the machine runs it
+ * has its turn in the loop, and never waits.
+ */
+#ifndef MACHINE_PORTS_H
+#define MACHINE_PORTS_H
+
+#include <poll.h>
+#include "vm/config.h"
+
+struct machine;
+struct machine_device;
+struct ports;
+
+#define PORTS_POLLS (1 + CONFIG_MAX_PORTS)
+
+/* Makes sockets, named pipes and files. Logs, 0 or -errno. Before the sandbox. */
+int ports_open(struct ports **ports, const struct config *config);
+/* Their device. Logs, 0 or -errno. */
+int ports_make(struct machine *m, struct machine_device *d);
+/* Their device is gone: nobody is taken any more. */
+void ports_close(struct ports *ports);
+
+/* Fills fds[PORTS_POLLS] with what it waits for. */
+void ports_prepare(const struct ports *ports, struct pollfd *fds);
+/* Does what poll's answer asks for. */
+void ports_run(struct ports *ports, const struct pollfd *fds);
+
+#endif
