@@ -1,6 +1,6 @@
 # One kernel starts another without a reset of the machine: a modern driver leaves its devices to a legacy
 # one and the other way round. Whatever the first left running must not write into the second's memory.
-# bed: timeout=150 cost=30
+# bed: timeout=400 cost=30
 
 net_up
 for way in modern-to-legacy legacy-to-modern; do
@@ -18,7 +18,7 @@ for way in modern-to-legacy legacy-to-modern; do
 	mkdir payload
 	mv initrd2 payload/initrd
 	cp "$assets/vmlinuz-cloud" payload/vmlinuz
-	boot_guest name=$way append="$first" tap=tap0 limit=60 mem=768M <<-X
+	boot_guest name=$way append="$first" tap=tap0 limit=150 mem=768M <<-X
 		eth 192.168.77.2/24
 		ping -q -i 0.01 -s 1000 192.168.77.1 >/dev/null &
 		t load kexec -c -l vmlinuz --initrd=initrd --command-line="console=ttyS0 panic=-1 quiet root=/dev/vda rw $second"
