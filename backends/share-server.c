@@ -161,35 +161,24 @@ static int run_flush(struct share_session *s, struct share_args *a, struct share
 /* format: a letter for each argument. f: a fid in use; 1 2 4 8: a number of so many bytes; s: a
  * string; n: a name. What follows is `rest`. */
 static const struct share_request {
+	u8 type;
+	bool changes; /* refused where the share is read-only */
 	const char *format;
 	int (*run)(struct share_session *s, struct share_args *a, struct share_reply *reply);
-	bool changes; /* refused where the share is read-only */
 } requests[] = {
-	[8] = { "f", share_statfs },
-	[12] = { "f4", share_lopen },
-	[14] = { "fn444", share_lcreate, true },
-	[16] = { "fns4", share_symlink, true },
-	[18] = { "fn4444", share_mknod, true },
-	[22] = { "f", share_readlink },
-	[24] = { "f8", share_getattr },
-	[26] = { "f444488888", share_setattr, true },
-	[30] = { "f4s", share_xattrwalk },
-	[32] = { "fs84", share_xattrcreate, true },
-	[40] = { "f84", share_readdir },
-	[50] = { "f4", share_fsync },
-	[52] = { "f14884s", share_lock },
-	[54] = { "f1884s", share_getlock },
-	[70] = { "ffn", share_link, true },
-	[72] = { "fn44", share_mkdir, true },
-	[74] = { "fnfn", share_renameat, true },
-	[76] = { "fn4", share_unlinkat, true },
-	[TVERSION] = { "4s", run_version },
-	[104] = { "44ss4", share_attach },
-	[TFLUSH] = { "2", run_flush },
-	[110] = { "f42", share_walk },
-	[116] = { "f84", share_read },
-	[118] = { "f84", share_write },
-	[120] = { "f", share_clunk },
+	{ 8, false, "f", share_statfs },	{ 12, false, "f4", share_lopen },
+	{ 14, true, "fn444", share_lcreate },	{ 16, true, "fns4", share_symlink },
+	{ 18, true, "fn4444", share_mknod },	{ 22, false, "f", share_readlink },
+	{ 24, false, "f8", share_getattr },	{ 26, true, "f444488888", share_setattr },
+	{ 30, false, "f4s", share_xattrwalk },	{ 32, true, "fs84", share_xattrcreate },
+	{ 40, false, "f84", share_readdir },	{ 50, false, "f4", share_fsync },
+	{ 52, false, "f14884s", share_lock },	{ 54, false, "f1884s", share_getlock },
+	{ 70, true, "ffn", share_link },	{ 72, true, "fn44", share_mkdir },
+	{ 74, true, "fnfn", share_renameat },	{ 76, true, "fn4", share_unlinkat },
+	{ TVERSION, false, "4s", run_version }, { 104, false, "44ss4", share_attach },
+	{ TFLUSH, false, "2", run_flush },	{ 110, false, "f42", share_walk },
+	{ 116, false, "f84", share_read },	{ 118, false, "f84", share_write },
+	{ 120, false, "f", share_clunk },
 };
 
 static bool is_name(const char *name, size_t length)
@@ -253,12 +242,12 @@ static int decode(struct share_session *s, const char *format, u8 *at, u8 *end,
 static int run(struct share_session *s, u8 type, u8 *at, u8 *end, struct share_reply *reply)
 {
 	struct share_args args = { .fid = NULL };
-	const struct share_request *request;
+	const struct share_request *request = requests;
 	int err;
 
-	if (type >= ARRAY_SIZE(requests) || !requests[type].run)
-		return -EOPNOTSUPP;
-	request = &requests[type];
+	while (request->type != type)
+		if (++request == requests + ARRAY_SIZE(requests))
+			return -EOPNOTSUPP;
 	if (!s->msize && type != TVERSION)
 		return -EPROTO;
 	if (request->changes && s->readonly)
