@@ -37,6 +37,8 @@ struct console {
 	bool silent; /* another console reads the terminal */
 	u64 blocked_since, dropped;
 	struct panic_watch watch;
+	console_output_fn *output_fn;
+	void *output_arg;
 	int wake_fd;
 	u64 output_due;	  /* 0: nothing announced */
 	u64 first_output; /* when the first was; 0: none yet */
@@ -89,6 +91,12 @@ void console_attach_stream(struct console *c, int stream, bool (*listens)(void *
 		c->uart = serial->uart;
 		serial->silent = true;
 	}
+}
+
+void console_on_output(struct console *c, console_output_fn *fn, void *arg)
+{
+	c->output_fn = fn;
+	c->output_arg = arg;
 }
 
 void console_wake(void *owner)
@@ -148,6 +156,9 @@ static void pump_output(struct console *c)
 				c->first_output = announced ? announced : clock_now_ns();
 			if (panic_watch_feed(&c->watch, c->output, c->output_end))
 				c->panicked = true;
+			if (c->output_fn)
+				c->output_fn(c->output_arg, c->output, c->output_end,
+					     clock_now_ns());
 		}
 		n = terminal_write(c->terminal, c->output + c->output_start,
 				   c->output_end - c->output_start);

@@ -26,6 +26,10 @@ void console_attach(struct console *console, struct uart *uart);
 void console_attach_stream(struct console *console, int stream, bool (*listens)(void *owner),
 			   void *owner, struct console *serial);
 
+/* Somebody else sees all that the guest prints, too; NULL: nobody. now: ns. */
+typedef void console_output_fn(void *arg, const u8 *bytes, size_t size, u64 now);
+void console_on_output(struct console *console, console_output_fn *fn, void *arg);
+
 /* A uart_wake_fn: the port has output, or room again. Any thread. */
 void console_wake(void *console);
 

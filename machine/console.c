@@ -59,6 +59,8 @@ int machine_make_consoles(struct machine *m)
 	if (error)
 		return error;
 	console_attach(m->console, m->uart);
+	if (m->watcher)
+		console_on_output(m->console, m->watcher->output, m->watcher->arg);
 	if (m->config->console == CONFIG_CONSOLE_SERIAL)
 		return 0;
 	error = console_create(&m->hvc, m->terminal);

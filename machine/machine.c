@@ -18,9 +18,11 @@
 static char *command_line(const struct config *config)
 {
 	const char *user = config->cmdline ? config->cmdline : "";
-	const char *console = strstr(user, "console=") ? "" : machine_console_words(config);
+	bool whole = config->run.asked; /* it has made it */
+	const char *console =
+		whole || strstr(user, "console=") ? "" : machine_console_words(config);
 	const char *root =
-		config->disk_count && !strstr(user, "root=")
+		!whole && config->disk_count && !strstr(user, "root=")
 			? config->disks[0].readonly ? "root=/dev/vda ro " : "root=/dev/vda rw "
 			: "";
 	char *mmio = machine_mmio_words(config), *line = NULL;

@@ -72,8 +72,27 @@ struct machine_device {
 	struct virtio_mmio *mmio; /* instead, with --virtio-mmio */
 };
 
+struct machine;
+
+#define MACHINE_WATCHER_POLLS 4
+
+/* Somebody who follows a machine from its main thread (run/): takes its console, has descriptors
+ * of its own in the loop, and says with what status the process ends. */
+struct machine_watcher {
+	void *arg;
+	/* As console_prepare() and console_run(). */
+	void (*prepare)(void *arg, struct machine *m, struct pollfd *fds, u64 *deadline);
+	void (*run)(void *arg, struct machine *m, const struct pollfd *fds, u64 now);
+	/* A signal has come. False: it is not the watcher's. */
+	bool (*signal)(void *arg, struct machine *m, int number, u64 now);
+	console_output_fn *output; /* what the guest prints */
+	/* The vCPUs are stopped, the devices not. The exit status. */
+	int (*ended)(void *arg, struct machine *m, enum end_reason reason, u32 value);
+};
+
 struct machine {
 	const struct config *config;
+	const struct machine_watcher *watcher; /* NULL: none */
 	struct kvm kvm;
 	struct end end;
 	struct memory memory;
@@ -102,8 +121,14 @@ struct machine {
 	struct stats stats;
 	struct ticks start; /* when the machine was begun */
 	struct milestones milestones;
-	int vmcore; /* descriptor of --vmcore, -1: none */
+	int vmcore;   /* descriptor of --vmcore, -1: none */
+	bool expired; /* machine_expire() */
 };
+
+/* From options to exit status: makes, starts and runs a machine, and lets go of it. Signals are
+ * blocked from here on, and stay so. */
+int machine_session(const struct config *config, const struct milestones *milestones,
+		    const struct machine_watcher *watcher);
 
 /* Opens what the user named, makes the VM and its devices; config and milestones are set. Logs, 0
  * or -errno. */
@@ -116,6 +141,10 @@ int machine_start(struct machine *m);
 /* Runs until the machine ends for good, restarting it when the guest asks for that. Returns why,
  * with value as in end_reason(). */
 enum end_reason machine_run(struct machine *m, u32 *value);
+
+/* As if --timeout were over now: the guest is asked where it is, then ended with END_TIMEOUT. While
+ * machine_run() runs. */
+void machine_expire(struct machine *m);
 
 /* A reset by the guest: everything back to power-on, the same kernel loaded anew. vCPUs are paused
  * before and after. Logs, 0 or -errno. */

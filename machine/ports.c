@@ -222,3 +222,11 @@ void ports_run(struct ports *ports, const struct pollfd *fds)
 		if (virtio_console_reap(ports->console, 1 + i))
 			ports->hosts[i].client = -1;
 }
+
+u64 ports_written(const struct ports *ports, const char *name)
+{
+	for (u32 i = 0; i < ports->count && ports->console; i++)
+		if (!strcmp(ports->hosts[i].config->name, name))
+			return virtio_console_written(ports->console, 1 + i);
+	return 0;
+}

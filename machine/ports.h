@@ -27,4 +27,8 @@ void ports_prepare(const struct ports *ports, struct pollfd *fds);
 /* Does what poll's answer asks for. */
 void ports_run(struct ports *ports, const struct pollfd *fds);
 
+/* The bytes that the guest has written to the port of this name and that are with whoever reads
+ * them, or lost because nobody does. */
+u64 ports_written(const struct ports *ports, const char *name);
+
 #endif

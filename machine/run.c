@@ -17,6 +17,7 @@
 #define NS	    1000000000ull
 #define PANIC_GRACE (2 * NS) /* for the rest of a panic's report */
 #define NMI_GRACE   (1 * NS) /* for what the guest says of a timeout's NMI */
+#define SYSRQ_GRACE (1 * NS) /* the same of its SysRq */
 #define FLUSH_MS    2000
 #define NEVER	    (~0ull)
 
@@ -24,7 +25,8 @@
 enum {
 	SIGNALS = MACHINE_CONSOLE_POLLS,
 	END,
-	PORTS,
+	WATCHER,
+	PORTS = WATCHER + MACHINE_WATCHER_POLLS,
 	HOTPLUG = PORTS + PORTS_POLLS,
 	CONTROL,
 	POLLS = CONTROL + CONTROL_POLLS
@@ -32,17 +34,24 @@ enum {
 
 /* What the main thread waits for besides the descriptors. */
 struct wait {
-	u64 timeout, grace, panic, nmi; /* when each is due, NEVER if not */
-	int signal;			/* that asked us to end */
+	u64 timeout, grace, panic, sysrq, nmi; /* when each is due, NEVER if not */
+	int signal;			       /* that asked us to end */
 };
 
+static bool is_watchers(struct machine *m, int number, u64 now)
+{
+	return m->watcher && m->watcher->signal(m->watcher->arg, m, number, now);
+}
+
 /* The first signal presses the power button, the second ends. */
-static void on_signal(struct machine *m, struct wait *w)
+static void on_signal(struct machine *m, struct wait *w, u64 now)
 {
 	struct signalfd_siginfo info;
 
 	while (read(m->signals, &info, sizeof(info)) == sizeof(info)) {
-		if (info.ssi_signo == SIGCONT) {
+		if (is_watchers(m, (int)info.ssi_signo, now)) {
+			continue;
+		} else if (info.ssi_signo == SIGCONT) {
 			terminal_resume();
 			machine_window_changed(m);
 		} else if (info.ssi_signo == SIGWINCH) {
@@ -56,7 +65,7 @@ static void on_signal(struct machine *m, struct wait *w)
 			end_request(&m->end, END_SIGNAL, info.ssi_signo);
 		} else {
 			w->signal = (int)info.ssi_signo;
-			w->grace = clock_now_ns() + m->config->grace_seconds * NS;
+			w->grace = now + m->config->grace_seconds * NS;
 			log_line("%s: power button pressed; the guest has %u seconds, a second "
 				 "signal ends it now",
 				 strsignal(w->signal), m->config->grace_seconds);
@@ -74,10 +83,35 @@ static void on_command(struct machine *m, enum terminal_command command)
 			 "Ctrl-A");
 }
 
+void machine_expire(struct machine *m)
+{
+	m->expired = true;
+}
+
+/* Linux's keys for the backtraces of all CPUs, and the tasks that wait for good, on the console
+ * that a watcher keeps; a user's own is not written to. */
+static void ask_by_sysrq(struct machine *m)
+{
+	static const u8 keys[] = { 'l', 'w' };
+
+	for (size_t i = 0; i < sizeof(keys); i++) {
+		uart_break(m->uart);
+		uart_input(m->uart, &keys[i], 1);
+	}
+}
+
 static void on_deadlines(struct machine *m, struct wait *w, u64 now)
 {
-	if (now >= w->timeout) {
+	if (now >= w->timeout || (m->expired && w->nmi == NEVER && w->sysrq == NEVER)) {
 		w->timeout = NEVER;
+		w->sysrq = now;
+		if (m->watcher) {
+			w->sysrq += SYSRQ_GRACE;
+			ask_by_sysrq(m);
+		}
+	}
+	if (now >= w->sysrq) {
+		w->sysrq = NEVER;
 		w->nmi = now + NMI_GRACE;
 		vcpus_nmi(m->vcpus);
 	}
@@ -116,12 +150,12 @@ static struct timespec until(u64 deadline)
 
 enum end_reason machine_run(struct machine *m, u32 *value)
 {
-	struct wait w = { NEVER, NEVER, NEVER, NEVER, 0 };
+	struct wait w = { NEVER, NEVER, NEVER, NEVER, NEVER, 0 };
 	enum end_reason reason;
 
 	if (m->config->timeout_seconds)
 		w.timeout = clock_now_ns() + m->config->timeout_seconds * NS;
-	milestones_mark(&m->milestones, "first guest instruction");
+	milestones_mark(&m->milestones, MILESTONE_GUEST);
 	vcpus_resume(m->vcpus);
 	if (m->config->boot_timing)
 		milestones_log(&m->milestones, 0);
@@ -134,9 +168,15 @@ enum end_reason machine_run(struct machine *m, u32 *value)
 		deadline = w.grace < deadline ? w.grace : deadline;
 		deadline = w.panic < deadline ? w.panic : deadline;
 		deadline = w.nmi < deadline ? w.nmi : deadline;
+		deadline = w.sysrq < deadline ? w.sysrq : deadline;
 		machine_consoles_prepare(m, fds, &deadline);
 		fds[SIGNALS] = (struct pollfd){ .fd = m->signals, .events = POLLIN };
 		fds[END] = (struct pollfd){ .fd = m->end.fd, .events = POLLIN };
+		if (m->watcher)
+			m->watcher->prepare(m->watcher->arg, m, &fds[WATCHER], &deadline);
+		else
+			for (u32 i = 0; i < MACHINE_WATCHER_POLLS; i++)
+				fds[WATCHER + i].fd = -1;
 		if (m->ports)
 			ports_prepare(m->ports, &fds[PORTS]);
 		else
@@ -152,7 +192,9 @@ enum end_reason machine_run(struct machine *m, u32 *value)
 		now = clock_now_ns();
 		on_command(m, machine_consoles_run(m, fds, now));
 		if (fds[SIGNALS].revents)
-			on_signal(m, &w);
+			on_signal(m, &w, now);
+		if (m->watcher)
+			m->watcher->run(m->watcher->arg, m, &fds[WATCHER], now);
 		if (m->ports)
 			ports_run(m->ports, &fds[PORTS]);
 		if (m->control) {

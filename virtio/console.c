@@ -196,6 +196,14 @@ void virtio_console_hang_up(struct virtio_console *console, u32 number)
 	on_reactor(console, hang_up_run, &(struct port_call){ .port = &console->ports[number] });
 }
 
+u64 virtio_console_written(const struct virtio_console *console, u32 port)
+{
+	const struct console_flow *tx = &console->ports[port].tx;
+
+	return atomic_load_explicit(&tx->bytes, memory_order_relaxed) +
+	       atomic_load_explicit(&tx->dropped, memory_order_relaxed);
+}
+
 bool virtio_console_is_open(const struct virtio_console *console, u32 number)
 {
 	return atomic_load(&console->device.running) && atomic_load(&console->ports[number].open);

@@ -63,6 +63,10 @@ int virtio_console_connect(struct virtio_console *console, u32 port, int in_fd, 
 /* Has the end given back, what was not written yet is lost. The reactors run. Main thread. */
 void virtio_console_hang_up(struct virtio_console *console, u32 port);
 
+/* Bytes that the guest has written to the port in all and that are with whoever reads them, or lost
+ * because nobody does. Any thread. */
+u64 virtio_console_written(const struct virtio_console *console, u32 port);
+
 /* Has a driver opened the port? Any thread. */
 bool virtio_console_is_open(const struct virtio_console *console, u32 port);
 /* The console's window. Any thread, the device's lock not held; the reactors run. */

@@ -91,10 +91,13 @@ static void put_words(const char *text, int *column, int indent)
 static void help_option(const struct config_option *option)
 {
 	const struct config_suboption *sub = option->suboptions;
-	int column = printf("  --%s %s", option->name, option->argument ? option->argument : "");
 	char word[80];
+	int column;
 
-	column += printf("%*s", column < HELP_COLUMN ? HELP_COLUMN - column : 0, "");
+	if (option->hidden || option->action != CONFIG_RUN || option->beside)
+		return;
+	column = printf("  --%s %s", option->name, option->argument ? option->argument : "");
+	column += printf("%*s", column < HELP_COLUMN ? HELP_COLUMN - column : 1, "");
 	put_words(option->help, &column, HELP_COLUMN);
 	for (; sub && sub->name; sub++) {
 		snprintf(word, sizeof(word), ",%s%s", sub->name, sub->argument_optional ? "" : "=");
@@ -138,15 +141,14 @@ static void help_keys(void)
 	putchar('\n');
 }
 
-static void help_statuses(void)
+static void help_statuses(const struct config_status *statuses, size_t count)
 {
 	int column = printf("Status");
 	char word[80];
 
-	for (size_t i = 0; i < config_status_count; i++) {
-		snprintf(word, sizeof(word), "%s %s%s", config_statuses[i].status,
-			 config_statuses[i].help,
-			 i + 1 < config_status_count ? "," : "; see vmm(1)");
+	for (size_t i = 0; i < count; i++) {
+		snprintf(word, sizeof(word), "%s %s%s", statuses[i].status, statuses[i].help,
+			 i + 1 < count ? "," : "; see vmm(1)");
 		put_word(word, &column, 2);
 	}
 	putchar('\n');
@@ -155,14 +157,38 @@ static void help_statuses(void)
 int config_print_help(void)
 {
 	puts("Usage: vmm --kernel FILE [OPTION]...  boot a Linux kernel in a virtual machine\n"
-	     "       vmm check  say what this host lacks   vmm ctl PATH COMMAND  see vmm(1)");
+	     "       vmm run --help   vmm ctl PATH COMMAND, see vmm(1)   vmm check  the host");
 	for (size_t i = 0; i < config_option_count; i++)
-		if (!config_options[i].hidden && config_options[i].action == CONFIG_RUN &&
-		    !config_options[i].beside)
+		if (config_options[i].use != CONFIG_RUN_ONLY)
 			help_option(&config_options[i]);
 	help_actions();
 	help_keys();
-	help_statuses();
+	help_statuses(config_statuses, config_status_count);
+	return finish();
+}
+
+int config_print_run_help(void)
+{
+	int column;
+
+	puts("Usage: vmm run --kernel FILE [OPTION]... [-- COMMAND...]\n"
+	     "Boots the kernel on this host's root folder, read-only under a throw-away\n"
+	     "overlay, runs the command there (or a shell), and ends with its status.\n"
+	     "  --kernel FILE      bzImage or ELF to boot; may repeat, for several verdicts");
+	for (size_t i = 0; i < config_option_count; i++)
+		if (config_options[i].use == CONFIG_RUN_ONLY)
+			help_option(&config_options[i]);
+	column = printf("And of vmm itself");
+	for (size_t i = 1; i < config_option_count; i++) {
+		char word[40];
+
+		if (config_options[i].use != CONFIG_ANYWHERE || config_options[i].hidden)
+			continue;
+		snprintf(word, sizeof(word), "--%s", config_options[i].name);
+		put_word(word, &column, 2);
+	}
+	putchar('\n');
+	help_statuses(config_run_statuses, config_run_status_count);
 	return finish();
 }
 
@@ -328,14 +354,39 @@ static void man_control(void)
 	man_line("", "The exit status is 0, 1 when the command failed, or 2 for wrong words.");
 }
 
+static void man_statuses(const struct config_status *statuses, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		puts(".TP");
+		man_line(".B ", statuses[i].status);
+		man_line("", statuses[i].man);
+	}
+}
+
+static void man_run(void)
+{
+	puts(".SH RUN");
+	man_line("",
+		 "vmm run boots the kernel with the host's root folder as the guest's root, "
+		 "read-only "
+		 "under an overlay whose upper half is the guest's memory, and runs the command "
+		 "there: in the current folder, as the calling user, with its terminal, or its "
+		 "pipes. "
+		 "Without a command it runs a shell. Terminals: Ctrl-] three times within a second "
+		 "ends the machine. Beside the options above that say nothing else there are:");
+	for (size_t i = 0; i < config_option_count; i++)
+		if (config_options[i].use == CONFIG_RUN_ONLY)
+			man_option(&config_options[i]);
+	puts(".PP");
+	man_line("", "The kernel needs virtio-pci, virtio-console, 9p over virtio and overlayfs, "
+		     "built in or as modules that are found. The exit status is:");
+	man_statuses(config_run_statuses, config_run_status_count);
+}
+
 static void man_status(void)
 {
 	puts(".SH EXIT STATUS");
-	for (size_t i = 0; i < config_status_count; i++) {
-		puts(".TP");
-		man_line(".B ", config_statuses[i].status);
-		man_line("", config_statuses[i].man);
-	}
+	man_statuses(config_statuses, config_status_count);
 	puts(".PP");
 	man_line("", "A byte that the guest writes to I/O port 0xf4 ends the machine with that "
 		     "byte as the "
@@ -349,6 +400,8 @@ int config_print_man(void)
 	     "vmm \\- boot a Linux kernel in a virtual machine\n"
 	     ".SH SYNOPSIS\n"
 	     ".B vmm \\-\\-kernel\n.I FILE\n[\\fIOPTION\\fR]...\n"
+	     ".br\n"
+	     ".B vmm run \\-\\-kernel\n.I FILE\n[\\fIOPTION\\fR]... [\\-\\- \\fICOMMAND\\fR...]\n"
 	     ".br\n"
 	     ".B vmm check\n"
 	     ".br\n"
@@ -370,8 +423,9 @@ int config_print_man(void)
 		 "Parts "
 		 "of a value are separated by commas; a comma that belongs to a value is doubled.");
 	for (size_t i = 0; i < config_option_count; i++)
-		if (!config_options[i].hidden)
+		if (config_options[i].use != CONFIG_RUN_ONLY && !config_options[i].hidden)
 			man_option(&config_options[i]);
+	man_run();
 	man_function();
 	man_config_file();
 	man_terminal();

@@ -36,16 +36,6 @@ static int set_number(struct config_parser *parser, const char *value, u64 min, 
 	return err;
 }
 
-static int set_kernel(struct config_parser *parser, const char *value)
-{
-	return config_set_string(&parser->config->kernel, value);
-}
-
-static int set_initrd(struct config_parser *parser, const char *value)
-{
-	return config_set_string(&parser->config->initrd, value);
-}
-
 static int set_cmdline(struct config_parser *parser, const char *value)
 {
 	for (const char *p = value; *p; p++)
@@ -181,11 +171,6 @@ static int set_mem(struct config_parser *parser, const char *value)
 
 /* ---- the rest ---- */
 
-static int set_serial(struct config_parser *parser, const char *value)
-{
-	return config_set_string(&parser->config->serial, value);
-}
-
 static int set_timeout(struct config_parser *parser, const char *value)
 {
 	return set_number(parser, value, 0, CONFIG_MAX_SECONDS, &parser->config->timeout_seconds);
@@ -216,11 +201,6 @@ static int set_no_sandbox(struct config_parser *parser, const char *value)
 	return err;
 }
 
-static int set_stats(struct config_parser *parser, const char *value)
-{
-	return config_set_string(&parser->config->stats, value);
-}
-
 static int set_kernel_decompress(struct config_parser *parser, const char *value)
 {
 	return config_bool(parser, NULL, value, &parser->config->kernel_decompress);
@@ -229,11 +209,6 @@ static int set_kernel_decompress(struct config_parser *parser, const char *value
 static int set_boot_timing(struct config_parser *parser, const char *value)
 {
 	return config_bool(parser, NULL, value, &parser->config->boot_timing);
-}
-
-static int set_vmcore(struct config_parser *parser, const char *value)
-{
-	return config_set_string(&parser->config->vmcore, value);
 }
 
 static int set_control(struct config_parser *parser, const char *value)
@@ -263,11 +238,13 @@ static const struct config_suboption mem_suboptions[] = {
 	{ 0 },
 };
 
+#define TEXT(member) .text = offsetof(struct config, member)
+
 const struct config_option config_options[] = {
-	{ "kernel", "FILE", "bzImage or ELF to boot", .set = set_kernel,
+	{ "kernel", "FILE", "bzImage or ELF to boot", .set = config_add_kernel, .run_list = true,
 	  .man = "The Linux kernel to boot: a bzImage (boot protocol 2.12 or newer, 64-bit) or an "
 		 "ELF "
-		 "vmlinux. Needed." },
+		 "vmlinux. Needed; vmm run takes several and runs the command in each." },
 	{ "kernel-decompress", NULL, "by the host", .beside = true, .set = set_kernel_decompress,
 	  .man = "Unpack a bzImage on the host and boot the ELF kernel inside, which is quicker "
 		 "than to let the guest do it; off by default, because the kernel's own unpacking "
@@ -275,7 +252,7 @@ const struct config_option config_options[] = {
 		 "library if that is installed. Unpacked kernels are kept in $XDG_CACHE_HOME/vmm, "
 		 "or ~/.cache/vmm, up to 512 MiB of them; the folder may be deleted at any "
 		 "time." },
-	{ "initrd", "FILE", "initial RAM disk", .set = set_initrd,
+	{ "initrd", "FILE", "initial RAM disk", TEXT(initrd), .use = CONFIG_PLAIN_ONLY,
 	  .man = "The initial RAM disk, as it is handed to the kernel." },
 	{ "pin", "vcpus=0-3,io=4", "threads on CPUs", .set = config_set_pin,
 	  .suboptions = config_pin_suboptions, .beside = true,
@@ -294,7 +271,7 @@ const struct config_option config_options[] = {
 	  .man = "The machine's memory: a number with M, G or T, or a plain number of MiB; at "
 		 "least 64M. "
 		 "The default is 512M." },
-	{ "vmcore", "FILE", "core at a crash", .set = set_vmcore, .beside = true,
+	{ "vmcore", "FILE", "core at a crash", TEXT(vmcore), .beside = true,
 	  .man = "When the guest's kernel panics, at a triple fault and when KVM cannot go on, "
 		 "write "
 		 "the machine's memory and registers to this regular file as an ELF core, for gdb "
@@ -322,12 +299,13 @@ const struct config_option config_options[] = {
 		 "What is mounted below it on the host is not shared: it appears as an empty "
 		 "folder or file. May be repeated, up to 8 times. A comma in the path is "
 		 "doubled." },
-	{ "serial", "WHERE", "stdio, pty, none or a file", .set = set_serial,
+	{ "serial", "WHERE", "stdio, pty, none or a file", TEXT(serial), .use = CONFIG_PLAIN_ONLY,
 	  .man = "Where the serial port goes: stdio (the default; a terminal goes raw), pty (a new "
 		 "pseudo-terminal, whose name is printed), none, or the path of a file that takes "
 		 "the "
 		 "output. A file of one of those names is written as ./pty." },
 	{ "console", "HOW", "or hvc0", .set = config_set_console, .function = true, .beside = true,
+	  .use = CONFIG_PLAIN_ONLY,
 	  .man = "serial, virtio or both: where the guest finds the terminal. serial, the default, "
 		 "is the serial port, ttyS0. virtio is a virtio console, hvc0, which costs the "
 		 "guest one exit for a line and not for a letter, and follows the terminal's size; "
@@ -350,6 +328,7 @@ const struct config_option config_options[] = {
 		 "guest's log "
 		 "shows what they did. 0, the default, is no limit." },
 	{ "virtio-mmio", "HOW", "no PCI", .set = config_set_mmio, .beside = true,
+	  .use = CONFIG_PLAIN_ONLY,
 	  .man = "off, acpi or cmdline: have the machine's devices on virtio's own bus of memory "
 		 "and interrupt lines, instead of PCI, for kernels that have none. The kernel is "
 		 "told of them by ACPI (LNRO0005), or, if it has no ACPI either, by words on its "
@@ -366,12 +345,13 @@ const struct config_option config_options[] = {
 		 "DEVICE_NEEDS_RESET besides. list prints the rules and ends. The default is off, "
 		 "and costs nothing." },
 	{ "no-reboot", NULL, "end with status 3 at a reboot", .set = set_no_reboot,
+	  .use = CONFIG_PLAIN_ONLY,
 	  .man = "End with status 3 when the guest resets the machine, instead of starting it "
 		 "again." },
 	{ "no-sandbox", NULL, "for debugging", .set = set_no_sandbox, .beside = true,
 	  .man = "Keep capabilities and leave all system calls allowed. For debugging vmm "
 		 "itself." },
-	{ "stats", "FILE", "write counters as JSON", .set = set_stats,
+	{ "stats", "FILE", "write counters as JSON", TEXT(stats),
 	  .man = "At the end of the run, and whenever SIGUSR1 comes, write what was counted to "
 		 "this "
 		 "file as one JSON object: exits, event threads, and for each queue of each device "
@@ -381,6 +361,56 @@ const struct config_option config_options[] = {
 	  .man = "Print when start-up did what, in milliseconds since vmm began: a line on "
 		 "standard error for each step when the guest starts, and for what the guest "
 		 "did first when the run ends." },
+	{ "root", "DIR|IMAGE", "the guest's root [/], under an overlay in RAM", TEXT(run.root),
+	  .use = CONFIG_RUN_ONLY,
+	  .man = "The guest's root: a folder of the host, or a disk image with a file system. "
+		 "Nothing is written to it; what the guest writes goes to its memory and is gone "
+		 "with it. The default is the host's own root. Kernels without 9p need an "
+		 "image." },
+	{ "rw", "DIR", "what the guest may really write; may repeat", .set = config_set_rw,
+	  .list = true, .use = CONFIG_RUN_ONLY,
+	  .man = "A folder of the host that the guest has at the same path and may write to. May "
+		 "be repeated, up to 8 times." },
+	{ "user", "USER", "who runs the command [you]", .use = CONFIG_RUN_ONLY, TEXT(run.user),
+	  .man = "Run the command as this user of the guest's root, a name or a number, or as "
+		 "USER:GROUP. The default is the user and the groups that call vmm." },
+	{ "env", "NAME[=VALUE]", "environment; may repeat", .set = config_set_env, .list = true,
+	  .use = CONFIG_RUN_ONLY,
+	  .man = "Set a variable of the command's environment, or hand yours on. Of yours it has "
+		 "HOME, LANG, LC_ALL, LOGNAME, PATH, SHELL, TERM, TZ and USER by default. May be "
+		 "repeated." },
+	{ "cwd", "DIR", "where the command starts [here]", .set = config_set_cwd,
+	  .use = CONFIG_RUN_ONLY,
+	  .man = "The folder in the guest that the command starts in. The default is the current "
+		 "one, at its own path." },
+	{ "modules", "DIR", "of the kernel's modules [by its version]", TEXT(run.modules),
+	  .use = CONFIG_RUN_ONLY,
+	  .man = "Where the kernel's modules are: a folder with modules.dep in it. The default is "
+		 "/lib/modules/VERSION, or lib/modules/VERSION where the kernel's own folder has "
+		 "it." },
+	{ "boot-timeout", "SECONDS", "until its init runs [120]", .set = config_set_boot_timeout,
+	  .use = CONFIG_RUN_ONLY,
+	  .man = "End with status 121 when the guest's init does not run after this time. 0 is no "
+		 "limit." },
+	{ "fail-on", "warn|oops", "status 122 for such a message of the kernel",
+	  .set = config_set_fail_on, .use = CONFIG_RUN_ONLY,
+	  .man = "End with status 122 when the kernel has printed an oops (BUG, KASAN and the like "
+		 "too), or with warn also a warning, whatever the command's status. The command "
+		 "is let go on to its end." },
+	{ "report", "FILE", "how it went, as JSON", TEXT(run.report), .use = CONFIG_RUN_ONLY,
+	  .man = "Write how the run went to this file, as JSON: verdict, status, times, the "
+		 "panic's text, resources and counters; docs/ci.md tells the schema." },
+	{ "junit", "FILE", "the same for CI", .beside = true, TEXT(run.junit),
+	  .use = CONFIG_RUN_ONLY,
+	  .man = "Write the verdicts to this file as JUnit's XML, a test case for each kernel." },
+	{ "log", "FILE", "the console with times", TEXT(run.log), .use = CONFIG_RUN_ONLY,
+	  .man = "Write the guest's console to this file, each line behind the seconds since the "
+		 "start. With it the kernel says more. Without it the console's last lines are "
+		 "shown where a run fails because of the kernel." },
+	{ "jobs", "N", "kernels at a time", .beside = true, .set = config_set_jobs,
+	  .use = CONFIG_RUN_ONLY,
+	  .man = "With several kernels, how many machines run at one time. The default is one for "
+		 "each CPU." },
 	{ "config", "FILE", "read options from a file", .flag_only = true,
 	  .man = "Read options from a file first; see CONFIGURATION FILE." },
 	{ "control", "PATH", "for vmm ctl", .set = set_control, .beside = true,

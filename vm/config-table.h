@@ -30,6 +30,9 @@ struct config_suboption {
 	int (*set)(struct config_parser *parser, void *target, const char *value);
 };
 
+/* Where an option has a meaning. */
+enum config_use { CONFIG_ANYWHERE, CONFIG_PLAIN_ONLY, CONFIG_RUN_ONLY };
+
 struct config_option {
 	const char *name;
 	const char *argument; /* NULL: a switch, which may be given on or off */
@@ -41,14 +44,17 @@ struct config_option {
 	const struct config_suboption *suboptions; /* ended by a NULL name */
 	bool function;				   /* and those of config_function_suboptions */
 	bool list;				   /* may be given more than once */
-	bool flag_only;				   /* has no place in a config file */
-	bool hidden;				   /* not in --help and the man page */
-	bool empty_value;			   /* "" is a value */
-	bool beside; /* --help has it on the line of the option before: both are short */
+	bool run_list;				   /* to vmm run */
+	enum config_use use;
+	u16 text;	  /* without a setter: which char * of struct config takes the value */
+	bool flag_only;	  /* has no place in a config file */
+	bool hidden;	  /* not in --help and the man page */
+	bool empty_value; /* "" is a value */
+	bool beside;	  /* --help has it on the line of the option before: both are short */
 	enum config_action action; /* not CONFIG_RUN: done at once, instead of running */
 };
 
-#define CONFIG_MAX_OPTIONS 32
+#define CONFIG_MAX_OPTIONS 64
 extern const struct config_option config_options[];
 extern const size_t config_option_count;
 
@@ -59,6 +65,10 @@ struct config_status {
 };
 extern const struct config_status config_statuses[];
 extern const size_t config_status_count;
+
+/* Of vmm run. */
+extern const struct config_status config_run_statuses[];
+extern const size_t config_run_status_count;
 
 /* The escape keys of the serial terminal. */
 struct config_key {
@@ -117,6 +127,16 @@ int config_set_iothread(struct config_parser *parser, const char *value, s32 *to
 /* When all options are known: do the numbers fit each other? 0, or -EINVAL after a log line. */
 int config_check_threads(const struct config *config);
 extern const struct config_suboption config_iothreads_suboptions[], config_pin_suboptions[];
+
+/* ---- config-run.c: what vmm run alone has ---- */
+int config_add_kernel(struct config_parser *parser, const char *value);
+int config_set_rw(struct config_parser *parser, const char *value);
+int config_set_env(struct config_parser *parser, const char *value);
+int config_set_cwd(struct config_parser *parser, const char *value);
+int config_set_boot_timeout(struct config_parser *parser, const char *value);
+int config_set_fail_on(struct config_parser *parser, const char *value);
+int config_set_jobs(struct config_parser *parser, const char *value);
+void config_free_run(struct config_run *run);
 
 /* Cuts the next part off a comma list in place; a doubled comma is a comma of the value. NULL at
  * the end. */

@@ -31,9 +31,15 @@ static const struct config_option *find_option(const char *name, size_t length)
 	return NULL;
 }
 
+static bool option_fits(const struct config *config, const struct config_option *option)
+{
+	return option->use != (config->run.asked ? CONFIG_PLAIN_ONLY : CONFIG_RUN_ONLY);
+}
+
 /* What the user may have meant: few letters off, or one of the two begins the other. NULL: no idea.
  */
-static const struct config_option *nearest_option(const char *name, size_t length)
+static const struct config_option *nearest_option(const struct config *config, const char *name,
+						  size_t length)
 {
 	const struct config_option *nearest = NULL;
 	unsigned int best = 1 + (unsigned int)(length < 4 ? length / 2 : length / 3 + 1);
@@ -48,7 +54,7 @@ static const struct config_option *nearest_option(const char *name, size_t lengt
 		size_t shorter = strlen(option->name) < length ? strlen(option->name) : length;
 		unsigned int distance = config_distance(word, option->name);
 
-		if (option->hidden)
+		if (option->hidden || !option_fits(config, option))
 			continue;
 		if (length == 1 && word[0] == option->name[0]) /* -h, -m */
 			return option;
@@ -62,28 +68,36 @@ static const struct config_option *nearest_option(const char *name, size_t lengt
 	return nearest;
 }
 
-static int unknown_flag(const char *word, size_t length)
+static int unknown_flag(const struct config *config, const char *word, size_t length)
 {
 	const struct config_option *nearest;
 	size_t dashes = strspn(word, "-");
 
 	if (dashes > length)
 		dashes = length;
-	nearest = nearest_option(word + dashes, length - dashes);
+	nearest = nearest_option(config, word + dashes, length - dashes);
 	if (nearest)
 		log_line("%.*s: no such option; did you mean --%s?", (int)length, word,
 			 nearest->name);
 	else
-		log_line("%.*s: no such option; see vmm --help", (int)length, word);
+		log_line("%.*s: no such option; see vmm %s--help", (int)length, word,
+			 config->run.asked ? "run " : "");
 	return -EINVAL;
 }
 
-static int stray_word(const char *word)
+static int stray_word(const struct config *config, const char *word)
 {
-	const struct config_option *nearest = nearest_option(word, strcspn(word, "="));
+	const struct config_option *nearest = nearest_option(config, word, strcspn(word, "="));
 
 	if (!*word)
 		log_line("\"\": an empty word among the options; remove it");
+	else if (config->run.asked)
+		log_line("%.60s: not an option; the command comes behind --, as in vmm run "
+			 "--kernel bzImage -- %.60s",
+			 word, word);
+	else if (config_distance(word, "run") <= 1)
+		log_line("%.60s: not an option; did you mean vmm run, with run as the first word?",
+			 word);
 	else if (config_distance(word, "check") <= 2)
 		log_line("%.60s: not an option; did you mean vmm check, with check as the first "
 			 "word?",
@@ -102,11 +116,28 @@ static bool is_option(const char *word)
 	return !strncmp(word, "--", 2) && find_option(word + 2, strcspn(word + 2, "="));
 }
 
-static int check_repeated(const struct config_parser *parser, u32 *seen)
+static int set_option(struct config_parser *parser, const char *value)
 {
-	u32 bit = BIT(parser->option - config_options);
+	const struct config_option *option = parser->option;
 
-	if (!parser->option->list && *seen & bit)
+	if (option->set)
+		return option->set(parser, value);
+	return option->text
+		       ? config_set_string((char **)((char *)parser->config + option->text), value)
+		       : 0; /* --config, beneath all others wherever it stands */
+}
+
+static int check_repeated(const struct config_parser *parser, u64 *seen)
+{
+	const struct config_option *option = parser->option;
+	u64 bit = BIT64(option - config_options);
+	bool list = option->list || (option->run_list && parser->config->run.asked);
+
+	if (!option_fits(parser->config, option))
+		return config_error(parser, NULL, "%s; leave it out",
+				    option->use == CONFIG_RUN_ONLY ? "belongs to vmm run"
+								   : "is not for vmm run");
+	if (!list && *seen & bit)
 		return config_error(parser, NULL, "given twice; keep one");
 	*seen |= bit;
 	return 0;
@@ -117,20 +148,25 @@ static int check_repeated(const struct config_parser *parser, u32 *seen)
 static int read_flags(struct config *config, int argc, char **argv, struct given *given,
 		      size_t *given_count)
 {
-	u32 seen = 0;
+	u64 seen = 0;
 
-	for (int i = 1; i < argc; i++) {
+	for (int i = config->run.asked ? 2 : 1; i < argc; i++) {
 		struct config_parser parser = { .config = config };
 		const char *word = argv[i], *value = NULL;
 		size_t length = strcspn(word, "=");
 		int err;
 
 		if (word[0] != '-')
-			return stray_word(word);
+			return stray_word(config, word);
+		if (config->run.asked && !strcmp(word, "--")) {
+			if (i + 1 < argc)
+				config->run.command = &argv[i + 1];
+			return 0;
+		}
 		if (!strncmp(word, "--", 2) && length > 2)
 			parser.option = find_option(word + 2, length - 2);
 		if (!parser.option)
-			return unknown_flag(word, length);
+			return unknown_flag(config, word, length);
 		if (word[length])
 			value = word + length + 1;
 		if (parser.option->action != CONFIG_RUN) {
@@ -142,7 +178,8 @@ static int read_flags(struct config *config, int argc, char **argv, struct given
 		if (!value && !parser.option->argument) {
 			value = "on";
 		} else if (!value) {
-			if (i + 1 == argc || is_option(argv[i + 1]))
+			if (i + 1 == argc || is_option(argv[i + 1]) ||
+			    (config->run.asked && !strcmp(argv[i + 1], "--")))
 				return config_error(&parser, NULL, "needs a value; write --%s %s",
 						    parser.option->name, parser.option->argument);
 			value = argv[++i];
@@ -230,7 +267,7 @@ static int unknown_key(const struct config_parser *parser, const char *key)
 	const struct config_option *nearest;
 	size_t dashes = strspn(key, "-");
 
-	nearest = nearest_option(key + dashes, strlen(key + dashes));
+	nearest = nearest_option(parser->config, key + dashes, strlen(key + dashes));
 	if (nearest && nearest->flag_only)
 		nearest = NULL;
 	log_line("%.60s, line %u: %.60s: no such key; %s%s", parser->file, parser->line,
@@ -241,7 +278,7 @@ static int unknown_key(const struct config_parser *parser, const char *key)
 }
 
 /* `key = value`, or the bare name of a switch. */
-static int parse_line(struct config_parser *parser, char *line, u32 *seen)
+static int parse_line(struct config_parser *parser, char *line, u64 *seen)
 {
 	char *key, *equals = strchr(line, '=');
 	const char *value = NULL;
@@ -266,7 +303,7 @@ static int parse_line(struct config_parser *parser, char *line, u32 *seen)
 		return config_error(parser, NULL, "its value is empty; write %s = %s", key,
 				    parser->option->argument ? parser->option->argument : "on");
 	err = check_repeated(parser, seen);
-	return err ? err : parser->option->set(parser, value);
+	return err ? err : set_option(parser, value);
 }
 
 static int parse_file(struct config *config, const char *path)
@@ -274,7 +311,7 @@ static int parse_file(struct config *config, const char *path)
 	struct config_parser parser = { .config = config, .file = path };
 	char *text = NULL, *cursor, *line;
 	size_t length;
-	u32 seen = 0;
+	u64 seen = 0;
 	int err = read_file(path, &text, &length);
 
 	if (err)
@@ -309,6 +346,7 @@ static int set_defaults(struct config *config)
 		.grace_seconds = 10,
 		.reboot = true,
 		.sandbox = true,
+		.run.boot_timeout_seconds = CONFIG_BOOT_SECONDS,
 	};
 	if (config->serial)
 		return 0;
@@ -322,14 +360,14 @@ static int apply(struct config *config, const struct given *given, size_t count)
 	int err;
 
 	for (size_t i = 0; i < count; i++)
-		if (!given[i].option->set) { /* --config: beneath all flags, wherever it stands */
+		if (!strcmp(given[i].option->name, "config")) {
 			err = parse_file(config, given[i].value);
 			if (err)
 				return err;
 		}
 	for (size_t i = 0; i < count; i++) {
 		parser.option = given[i].option;
-		err = parser.option->set ? parser.option->set(&parser, given[i].value) : 0;
+		err = set_option(&parser, given[i].value);
 		if (err)
 			return err;
 	}
@@ -342,8 +380,9 @@ static int apply(struct config *config, const struct given *given, size_t count)
 		return err;
 	if (config->kernel)
 		return config_check_threads(config);
-	log_line("no kernel: the machine has nothing to boot; run vmm --kernel bzImage, or see vmm "
-		 "--help");
+	log_line("no kernel: the machine has nothing to boot; run vmm %s--kernel bzImage, or see "
+		 "vmm %s--help",
+		 config->run.asked ? "run " : "", config->run.asked ? "run " : "");
 	return -EINVAL;
 }
 
@@ -366,6 +405,10 @@ int config_parse(struct config *config, int argc, char **argv)
 		log_line("check: takes no options, but %.60s follows; run vmm check", argv[2]);
 		err = -EINVAL;
 		goto out;
+	}
+	if (argc > 1 && !strcmp(argv[1], "run")) {
+		config->run.asked = true;
+		config->memory = CONFIG_RUN_MEMORY;
 	}
 	given = calloc(argc > 0 ? (size_t)argc : 1, sizeof(*given));
 	if (!given) {
@@ -439,6 +482,7 @@ void config_free(struct config *config)
 	free(config->stats);
 	free(config->control);
 	free(config->vmcore);
+	config_free_run(&config->run);
 	for (u32 i = 0; i < config->disk_count; i++)
 		free(config->disks[i].path);
 	for (u32 i = 0; i < config->net_count; i++)

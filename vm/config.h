@@ -20,6 +20,11 @@
 #define CONFIG_MAX_POLL_US   1000000
 #define CONFIG_MAX_SECONDS   31536000 /* a year */
 #define CONFIG_MIN_MEMORY    MIB(64)
+#define CONFIG_RUN_MEMORY    GIB(1) /* what is written goes there too */
+#define CONFIG_MAX_KERNELS   256
+#define CONFIG_MAX_RW	     8
+#define CONFIG_MAX_JOBS	     1024
+#define CONFIG_BOOT_SECONDS  120
 
 /* Entries of a virtqueue, at most and by default. */
 #define CONFIG_DISK_QUEUE_SIZE	256
@@ -129,6 +134,26 @@ enum config_action {
 	CONFIG_RULES
 };
 
+/* From what on a message of the guest's kernel fails the run. */
+enum config_fail_on { CONFIG_FAIL_ON_PANIC, CONFIG_FAIL_ON_OOPS, CONFIG_FAIL_ON_WARN };
+
+/* What `vmm run` has beside the machine's own options; strings not given are NULL. */
+struct config_run {
+	bool asked;	/* this is `vmm run` */
+	char **command; /* ended by NULL; the caller's argv. NULL: a shell */
+	char **kernels; /* all of --kernel */
+	u32 kernel_count;
+	char *root, *user, *cwd, *modules;
+	char *rw[CONFIG_MAX_RW];
+	u32 rw_count;
+	char **env; /* NAME=VALUE */
+	u32 env_count;
+	u32 boot_timeout_seconds; /* 0: none */
+	enum config_fail_on fail_on;
+	char *report, *log, *junit;
+	u32 jobs; /* kernels at one time, 0: as many as there are CPUs */
+};
+
 struct config {
 	enum config_action action;
 	char *kernel, *initrd, *cmdline; /* NULL: not given */
@@ -165,15 +190,17 @@ struct config {
 	enum config_strict strict; /* CONFIG_STRICT_LIST is an action */
 	char *vmcore;		   /* a file's path, NULL: none */
 	char *control;		   /* the control socket's path, NULL: none */
+	struct config_run run;
 };
 
 /*
- * Parses `vmm [OPTIONS]` or `vmm check`. Unknown, repeated or contradictory options, absent values
- * and bad numbers are one log line (what, why, what to do; with the nearest option name for a typo)
- * and -EINVAL; an unreadable config file -errno. --config FILE holds `key = value` lines (keys are
- * the long options; lines that begin with `#` are comments); a flag replaces the file's value,
+ * Parses `vmm [OPTIONS]`, `vmm run [OPTIONS] [-- COMMAND...]` or `vmm check`. Unknown, repeated or
+ * contradictory options, absent values and bad numbers are one log line (what, why, what to do;
+ * with the nearest option name for a typo) and -EINVAL; an unreadable config file -errno. --config
+ * FILE holds `key = value` lines (keys are the long options; lines that begin with `#` are
+ * comments); a flag replaces the file's value,
  * --disk and --net add to the file's. After an error nothing is left to free. With CONFIG_RUN there
- * is a kernel; with the other actions only `action` counts. Main thread.
+ * is a kernel; with the other actions only `action` and `run.asked` count. Main thread.
  */
 int config_parse(struct config *config, int argc, char **argv);
 /*
@@ -190,9 +217,10 @@ int config_parse_size(const char *name, const char *text, u64 *bytes);
 int config_parse_count(const char *name, const char *text, u64 min, u64 max, u64 *number);
 void config_free(struct config *config);
 
-/* --help (fits an 80x24 screen), --version, and the man page's roff, to stdout. Logs, 0 or -errno.
- */
+/* --help (fits an 80x24 screen), `vmm run --help`, --version, and the man page's roff, to stdout.
+ * Logs, 0 or -errno. */
 int config_print_help(void);
+int config_print_run_help(void);
 int config_print_version(void);
 int config_print_man(void);
 

@@ -23,6 +23,8 @@ static atomic_bool stuck;      /* the last line found no room */
 static _Atomic u32 lost_lines; /* since the last one that went out */
 static __thread char *captured;
 static __thread size_t capture_size;
+static __thread char *remembered;
+static __thread size_t remember_size;
 
 /* The length of the printable UTF-8 character at s (RFC 3629), 0 if there is none: a control
  * character (C0, DEL, C1) or a byte that is no text. */
@@ -87,6 +89,14 @@ static __attribute__((format(printf, 2, 0))) void put_line(u32 dropped, const ch
 	bool raw = atomic_load_explicit(&terminal_raw, memory_order_relaxed);
 	u32 lost;
 
+	if (remembered) {
+		va_list again;
+
+		va_copy(again, ap);
+		n = vsnprintf(remembered, remember_size, fmt, again);
+		va_end(again);
+		clean(remembered, n < 0 ? 0 : strlen(remembered));
+	}
 	if (captured) {
 		n = vsnprintf(captured, capture_size, fmt, ap);
 		clean(captured, n < 0 ? 0 : strlen(captured));
@@ -158,6 +168,12 @@ void log_capture(char *text, size_t size)
 	capture_size = size;
 	if (text)
 		*text = '\0';
+}
+
+void log_remember(char *text, size_t size)
+{
+	remembered = text;
+	remember_size = size;
 }
 
 void log_terminal_raw(bool raw)

@@ -27,6 +27,9 @@ void log_limited(struct log_limit *limit, unsigned int seconds, const char *fmt,
  * over the control socket has to say is its answer. */
 void log_capture(char *text, size_t size);
 
+/* The last line of the calling thread is also kept in text, as above; NULL: no more. */
+void log_remember(char *text, size_t size);
+
 /* Tells that the terminal is raw (lines then end in \r\n). Main thread. */
 void log_terminal_raw(bool raw);
 

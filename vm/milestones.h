@@ -6,7 +6,8 @@
 
 #include "vm/json.h"
 
-#define MILESTONES_MAX 80 /* more are left out: ten of ours and two a device */
+#define MILESTONE_GUEST "first guest instruction"
+#define MILESTONES_MAX	80 /* more are left out: ten of ours and two a device */
 
 struct milestones {
 	u64 start; /* CLOCK_MONOTONIC ns that all are counted from */

@@ -168,7 +168,7 @@ static const struct rule calls[] = {
 	/* ---- vCPUs are called out of the guest by a signal ---- */
 	CALL(rt_sigtimedwait, M | V),
 	/* ---- a reactor's waiting ---- */
-	CALL(getrusage, R), /* did it sleep? */
+	CALL(getrusage, R | M), /* did it sleep? what did it all take? */
 	CALL(io_uring_enter, R),
 	CALL_IF(io_uring_register, R, 1, LOW, IORING_REGISTER_FILES_UPDATE),
 	CALL_IF(io_uring_register, R, 1, LOW, IORING_UNREGISTER_RING_FDS),

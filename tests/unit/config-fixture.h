@@ -6,6 +6,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -19,12 +20,14 @@ static char message[4096];
 /* Parses flags given as words up to NULL. What was logged is in message. */
 static inline int parse(const char *first, ...)
 {
-	char *argv[64] = { "vmm" };
+	static char *argv[64]; /* run.command points into it */
 	int argc = 1, saved = dup(STDERR_FILENO), err;
 	const char *word = first;
 	ssize_t n;
 	va_list args;
 
+	memset(argv, 0, sizeof(argv));
+	argv[0] = "vmm";
 	va_start(args, first);
 	for (; word; word = va_arg(args, const char *)) {
 		assert_true(argc < 63);
@@ -82,6 +85,26 @@ static inline int close_errors(void **state)
 {
 	(void)state;
 	return close(errors);
+}
+
+/* What a print function writes to stdout. */
+static inline const char *output_of(int (*print)(void))
+{
+	static char text[65536];
+	int fd = memfd_create("output", 0), saved = dup(STDOUT_FILENO), err;
+	ssize_t n;
+
+	fflush(stdout);
+	dup2(fd, STDOUT_FILENO);
+	err = print();
+	dup2(saved, STDOUT_FILENO);
+	assert_int_equal(err, 0);
+	n = pread(fd, text, sizeof(text) - 1, 0);
+	assert_true(n > 0 && n < (ssize_t)sizeof(text) - 1);
+	text[n] = '\0';
+	close(saved);
+	close(fd);
+	return text;
 }
 
 #endif

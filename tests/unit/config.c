@@ -442,26 +442,6 @@ static void test_examples(void **state)
 	}
 }
 
-/* What a print function writes to stdout. */
-static const char *output_of(int (*print)(void))
-{
-	static char text[32768];
-	int fd = memfd_create("output", 0), saved = dup(STDOUT_FILENO), err;
-	ssize_t n;
-
-	fflush(stdout);
-	dup2(fd, STDOUT_FILENO);
-	err = print();
-	dup2(saved, STDOUT_FILENO);
-	assert_int_equal(err, 0);
-	n = pread(fd, text, sizeof(text) - 1, 0);
-	assert_true(n > 0 && n < (ssize_t)sizeof(text) - 1);
-	text[n] = '\0';
-	close(saved);
-	close(fd);
-	return text;
-}
-
 /* All in --help and in the page; options that are parsed and not told would be a secret. */
 static const char *const told[] = { "kernel",	 "initrd",  "cmdline", "cpus",	    "mem",
 				    "disk",	 "net",	    "serial",  "rng",	    "share",

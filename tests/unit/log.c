@@ -60,6 +60,22 @@ static void test_clean(void **state)
 			    "vmm: ????????????\n");
 }
 
+/* The last line is kept as it was said, and said all the same. */
+static void test_remember(void **state)
+{
+	char last[16];
+
+	(void)state;
+	log_remember(last, sizeof(last));
+	assert_string_equal(line_of("one"), "vmm: one\n");
+	assert_string_equal(line_of("two\033 and what does not fit"),
+			    "vmm: two? and what does not fit\n");
+	assert_string_equal(last, "two? and what d");
+	log_remember(NULL, 0);
+	assert_string_equal(line_of("three"), "vmm: three\n");
+	assert_string_equal(last, "two? and what d");
+}
+
 static void test_long(void **state)
 {
 	char *many = malloc(10000);
@@ -180,9 +196,10 @@ static void test_threads(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_clean),	cmocka_unit_test(test_long),
-		cmocka_unit_test(test_errno),	cmocka_unit_test(test_limit),
-		cmocka_unit_test(test_threads), cmocka_unit_test(test_full_pipe),
+		cmocka_unit_test(test_clean),	 cmocka_unit_test(test_long),
+		cmocka_unit_test(test_errno),	 cmocka_unit_test(test_limit),
+		cmocka_unit_test(test_threads),	 cmocka_unit_test(test_full_pipe),
+		cmocka_unit_test(test_remember),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
