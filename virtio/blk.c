@@ -4,7 +4,6 @@
  */
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include "backends/disk.h"
 #include "virtio/blk-queue.h"
 #include "virtio/blk.h"
@@ -112,19 +111,6 @@ static const struct virtio_device_ops blk_ops = {
 	.stats = stats,
 };
 
-/* Room for the most there may be, of which little is ever touched: no huge page for that. */
-static void *map(size_t size)
-{
-	void *area = mmap(NULL, size, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	if (area == MAP_FAILED)
-		return NULL;
-	if (size >= MIB(2))
-		madvise(area, size, MADV_NOHUGEPAGE); /* kernels without huge pages refuse */
-	return area;
-}
-
 static int make_queue(struct virtio_blk *blk, u16 index)
 {
 	struct blk_queue *queue = &blk->queues[index];
@@ -132,12 +118,12 @@ static int make_queue(struct virtio_blk *blk, u16 index)
 	queue->blk = blk;
 	queue->queue = &blk->device.queues[index];
 	queue->queue->owner = queue;
-	queue->requests = map(BLK_QUEUE_SIZE * sizeof(*queue->requests));
-	queue->chains = map(CHAINS_SIZE);
+	queue->requests = virtio_room(BLK_QUEUE_SIZE * sizeof(*queue->requests));
+	queue->chains = virtio_room(CHAINS_SIZE);
 	if (!queue->requests || !queue->chains)
 		return -ENOMEM;
 	if (blk->disk->direct) {
-		queue->bounce_area = map(BLK_BOUNCES * BLK_BOUNCE_SIZE);
+		queue->bounce_area = virtio_room(BLK_BOUNCES * BLK_BOUNCE_SIZE);
 		if (!queue->bounce_area)
 			return -ENOMEM;
 	}
@@ -215,12 +201,9 @@ void virtio_blk_destroy(struct virtio_blk *blk)
 	for (u16 i = 0; i < blk->queue_count; i++) {
 		struct blk_queue *queue = &blk->queues[i];
 
-		if (queue->requests)
-			munmap(queue->requests, BLK_QUEUE_SIZE * sizeof(*queue->requests));
-		if (queue->chains)
-			munmap(queue->chains, CHAINS_SIZE);
-		if (queue->bounce_area)
-			munmap(queue->bounce_area, BLK_BOUNCES * BLK_BOUNCE_SIZE);
+		virtio_room_free(queue->requests, BLK_QUEUE_SIZE * sizeof(*queue->requests));
+		virtio_room_free(queue->chains, CHAINS_SIZE);
+		virtio_room_free(queue->bounce_area, BLK_BOUNCES * BLK_BOUNCE_SIZE);
 	}
 	free(blk);
 }

@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include "virtio/core.h"
 #include "virtio/strict.h"
 
@@ -335,6 +336,23 @@ static int init_lock(struct virtio_device *device)
 	if (!err)
 		err = pthread_cond_init(&device->idle, NULL);
 	return -err;
+}
+
+void *virtio_room(size_t bytes)
+{
+	void *room = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (room == MAP_FAILED)
+		return NULL;
+	madvise(room, bytes, MADV_NOHUGEPAGE); /* kernels without huge pages refuse */
+	return room;
+}
+
+void virtio_room_free(void *room, size_t bytes)
+{
+	if (room)
+		munmap(room, bytes);
 }
 
 int virtio_device_init(struct virtio_device *device, const struct virtio_device_config *config)

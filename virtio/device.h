@@ -210,6 +210,13 @@ struct virtio_device {
 	struct log_limit lines;
 };
 
+/* ---- for device types: memory ---- */
+
+/* Zeroed room for the most there may be, of which little is ever touched: it takes no huge page,
+ * which where these are always on the first touch would. NULL without memory. Any thread. */
+void *virtio_room(size_t bytes);
+void virtio_room_free(void *room, size_t bytes);
+
 /* ---- for main.c and device types: construction ---- */
 
 /* Ring and transport features that the user chooses for each device. */

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include "virtio/net-internal.h"
 
+#define LARGE_SIZE  (NET_QUEUE_SIZE * NET_QUEUE_SIZE * sizeof(struct iovec))
 #define POLL	    NET_READS /* armed: the poll */
 #define NONE	    (NET_READS + 1)
 #define BURST_MAX   (NET_READS - 1)
@@ -28,7 +29,7 @@ int net_rx_create(struct net_pair *pair)
 
 	/* large is 4 MiB of address space that only buffers in many pieces ever touch */
 	rx->chains = calloc(NET_QUEUE_SIZE, sizeof(*rx->chains));
-	rx->large = calloc((size_t)NET_QUEUE_SIZE * NET_QUEUE_SIZE, sizeof(*rx->large));
+	rx->large = virtio_room(LARGE_SIZE);
 	rx->reads = calloc(NET_READS, sizeof(*rx->reads));
 	rx->armed = NONE;
 	return rx->chains && rx->large && rx->reads ? 0 : -ENOMEM;
@@ -37,7 +38,7 @@ int net_rx_create(struct net_pair *pair)
 void net_rx_destroy(struct net_pair *pair)
 {
 	free(pair->rx.reads);
-	free(pair->rx.large);
+	virtio_room_free(pair->rx.large, LARGE_SIZE);
 	free(pair->rx.chains);
 }
 

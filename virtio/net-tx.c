@@ -8,6 +8,7 @@
 #include "virtio/net-internal.h"
 
 #define LARGE_IOVS (NET_QUEUE_SIZE + 1)
+#define LARGE_SIZE (NET_QUEUE_SIZE * LARGE_IOVS * sizeof(struct iovec))
 
 int net_tx_create(struct net_pair *pair)
 {
@@ -15,13 +16,13 @@ int net_tx_create(struct net_pair *pair)
 
 	/* large is 4 MiB of address space that only frames in many pieces ever touch */
 	tx->writes = calloc(NET_QUEUE_SIZE, sizeof(*tx->writes));
-	tx->large = calloc((size_t)NET_QUEUE_SIZE * LARGE_IOVS, sizeof(*tx->large));
+	tx->large = virtio_room(LARGE_SIZE);
 	return tx->writes && tx->large ? 0 : -ENOMEM;
 }
 
 void net_tx_destroy(struct net_pair *pair)
 {
-	free(pair->tx.large);
+	virtio_room_free(pair->tx.large, LARGE_SIZE);
 	free(pair->tx.writes);
 }
 

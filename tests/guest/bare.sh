@@ -6,8 +6,8 @@ if [ "$BED_WHERE" != nested ]; then
 	skip 'the bare guest' "tests/host runs it on this machine's own KVM"
 	exit 0
 fi
-[ -e /run/bed/bare.elf ] && [ -x /run/bed/bin/jq ] || {
-	skip 'the bare guest' 'there is no build/bare.elf, or no jq on the host: make check has both'
+[ -e /run/bed/bare.elf ] && [ -e /run/bed/start-count ] && [ -x /run/bed/bin/jq ] || {
+	skip 'the bare guest' 'there is no build/bare.elf or build/start-count, or no jq on the host: make check has both'
 	exit 0
 }
 [ -e /dev/fd ] || ln -s /proc/self/fd /dev/fd
@@ -15,8 +15,8 @@ export LD_LIBRARY_PATH=/run/bed/bin
 export PATH=/run/bed/bin:$PATH
 mkdir -p "$work/build"
 ln -s "$vmm" "$work/build/vmm"
-cp /run/bed/bare.elf "$work/build"
-for program in bare strict; do
+cp /run/bed/bare.elf /run/bed/start-count "$work/build"
+for program in bare strict start; do
 	mkdir -p "$work/tmp"
 	TMPDIR=$work/tmp bash /run/bed/host/$program >"$dir/$program" 2>&1
 	rc=$?
