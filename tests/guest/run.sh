@@ -94,7 +94,7 @@ is 'who does not listen is ended after the grace' 143
 # A terminal.
 printf '%s\n' 'expect 300 ready' 'send hello\r' 'expect 100 <hello>' 'send \x03' 'expect 100 interrupted' 'end 100' >script
 pty script "$vmm" run --kernel "$assets/vmlinuz-std" --mem 256M --timeout 300 --boot-timeout 0 -- sh -c '
-	trap "echo interrupted; exit 3" INT; [ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo ready; read x; echo "<$x>"; sleep 300' >o 2>e
+	trap "echo interrupted; exit 3" INT; [ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo ready; read x; echo "<$x>"; while :; do sleep 0.1; done' >o 2>e
 check 'a terminal: keys, echo, Ctrl-C' grep -qx 'exit 3' e
 check 'it is restored' grep -q 'terminal restored' e
 printf '%s\n' 'expect 300 ready' 'send \x1d\x1d\x1d' 'end 100' >script
