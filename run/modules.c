@@ -106,12 +106,12 @@ static int version_of_elf(int fd, char version[KERNEL_VERSION_ROOM])
 	const size_t keep = sizeof(banner) + KERNEL_VERSION_ROOM, room = MIB(1);
 	char *block = malloc(room), *at;
 	size_t held = 0;
-	int ret = -ENOENT;
+	int ret = -ENODATA;
 	ssize_t n;
 
 	if (!block)
 		return -ENOMEM;
-	while (ret == -ENOENT && (n = read(fd, block + held, room - held)) > 0) {
+	while (ret == -ENODATA && (n = read(fd, block + held, room - held)) > 0) {
 		held += (size_t)n;
 		for (at = block;
 		     (at = memmem(at, held - (size_t)(at - block), banner, sizeof(banner) - 1));
@@ -133,7 +133,7 @@ static int version_of_elf(int fd, char version[KERNEL_VERSION_ROOM])
 
 int kernel_version(const char *kernel, char version[KERNEL_VERSION_ROOM])
 {
-	int fd = open(kernel, O_RDONLY | O_CLOEXEC | O_NONBLOCK), ret = -ENOENT;
+	int fd = open(kernel, O_RDONLY | O_CLOEXEC | O_NONBLOCK), ret = -ENODATA;
 	u8 head[0x210] = { 0 };
 	char text[KERNEL_VERSION_ROOM];
 	ssize_t n;
@@ -427,11 +427,11 @@ int modules_open(struct modules **result, const char *kernel, const char *folder
 	m->kernel = strdup(kernel);
 	if (m->kernel)
 		ret = kernel_version(kernel, m->version);
-	if (ret == -ENOENT && folder) {
+	if (ret == -ENODATA && folder) {
 		log_line("%s: does not tell its version, so no modules can be matched to it; start "
 			 "without --modules",
 			 kernel);
-	} else if (ret == -ENOENT || !ret) {
+	} else if (ret == -ENODATA || !ret) {
 		ret = find_folder(m, folder);
 		if (!ret && m->folder)
 			ret = read_index(m, "modules.dep", &m->dep);

@@ -13,7 +13,7 @@ struct modules;
 #define KERNEL_VERSION_ROOM 128
 
 /* The version (`uname -r`) that a kernel file tells of itself, bzImage or ELF, into version.
- * -ENOENT without a line when it tells none, -errno after a line when it cannot be read. */
+ * -ENODATA without a line when it tells none, -errno after a line when it cannot be read. */
 int kernel_version(const char *kernel, char version[KERNEL_VERSION_ROOM]);
 
 /*

@@ -230,10 +230,10 @@ static void versions_are_read(void **state)
 	assert_int_equal(kernel_version(kernel, version), 0);
 	assert_string_equal(version, VERSION);
 	put_kernel(NULL);
-	assert_int_equal(kernel_version(kernel, version), -ENOENT);
-	refused(kernel, folder, -ENOENT, "does not tell its version");
+	assert_int_equal(kernel_version(kernel, version), -ENODATA);
+	refused(kernel, folder, -ENODATA, "does not tell its version");
 	put_kernel("../../etc #1");
-	assert_int_equal(kernel_version(kernel, version), -ENOENT);
+	assert_int_equal(kernel_version(kernel, version), -ENODATA);
 	put_kernel(VERSION " (somebody@somewhere) #1 SMP");
 	/* an ELF kernel, whose banner lies across the blocks it is read in, after a format string
 	 */
@@ -245,14 +245,16 @@ static void versions_are_read(void **state)
 	assert_int_equal(kernel_version(path, version), 0);
 	assert_string_equal(version, "5.15.0-rc1");
 	put("elf", elf, MIB(1) - 25);
-	assert_int_equal(kernel_version(path, version), -ENOENT);
+	assert_int_equal(kernel_version(path, version), -ENODATA);
 	put("elf", elf, 3);
-	assert_int_equal(kernel_version(path, version), -ENOENT);
+	assert_int_equal(kernel_version(path, version), -ENODATA);
 	free(elf);
 	log_capture(said, sizeof(said));
 	assert_int_equal(kernel_version("/nowhere/kernel", version), -ENOENT);
 	log_capture(NULL, 0);
 	assert_non_null(strstr(said, "/nowhere/kernel: cannot read the kernel"));
+	/* that is not a kernel which tells nothing */
+	refused("/nowhere/kernel", NULL, -ENOENT, "cannot read the kernel");
 }
 
 static int read_of(const char *name, u8 **bytes, u64 *size)
