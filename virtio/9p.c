@@ -13,7 +13,6 @@
 #include <endian.h>
 #include <linux/virtio_9p.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include "virtio/9p.h"
 
 #define REQUESTS	    CONFIG_SHARE_QUEUE_SIZE
@@ -494,12 +493,9 @@ static const struct virtio_device_ops p9_ops = {
 
 static int make_requests(struct virtio_9p *p9)
 {
-	void *area = mmap(NULL, REQUESTS * sizeof(*p9->requests), PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	if (area == MAP_FAILED)
+	p9->requests = virtio_room(REQUESTS * sizeof(*p9->requests));
+	if (!p9->requests)
 		return -ENOMEM;
-	p9->requests = area;
 	for (u32 i = REQUESTS; i-- > 0;) {
 		p9->requests[i].next = p9->free;
 		p9->free = &p9->requests[i];
@@ -531,8 +527,8 @@ int virtio_9p_create(struct virtio_9p **out, const struct virtio_9p_options *opt
 	else
 		err = virtio_device_init(&p9->device, &config);
 	if (err < 0) {
-		if (p9 && p9->requests)
-			munmap(p9->requests, REQUESTS * sizeof(*p9->requests));
+		if (p9)
+			virtio_room_free(p9->requests, REQUESTS * sizeof(*p9->requests));
 		free(p9);
 		return err;
 	}
@@ -564,6 +560,6 @@ void virtio_9p_destroy(struct virtio_9p *p9)
 	if (!p9)
 		return;
 	virtio_device_destroy(&p9->device);
-	munmap(p9->requests, REQUESTS * sizeof(*p9->requests));
+	virtio_room_free(p9->requests, REQUESTS * sizeof(*p9->requests));
 	free(p9);
 }
