@@ -349,6 +349,6 @@ void reactor_buffered_run(struct reactor *reactor)
 	if (!bytes)
 		return;
 	end = clock_now_ns();
-	if (end - start > SLOW_NS)
+	if (end - start > (reactor->reactors->config.slow_ns ?: SLOW_NS))
 		trust_less(reactor, end, watched && sleeps() != slept);
 }

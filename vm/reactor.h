@@ -132,6 +132,7 @@ struct reactors_config {
 	bool force_epoll;		 /* tests */
 	u32 refuse;			 /* tests: REACTOR_REFUSE_* */
 	const char *vmstat;		 /* tests: a file to take for /proc/vmstat; NULL: that */
+	u64 slow_ns;			 /* tests: how long a buffered write may take, 0: 2 ms */
 	void (*thread_start)(
 		void *owner); /* on each thread, before its first wait (sandbox); may be NULL */
 	void (*worker_start)(void *owner); /* the same on the pool's threads, where there is a pool;

@@ -18,6 +18,7 @@ static reactor_file file;
 static sem_t ended;
 static char *pages; /* COUNT of them */
 static struct request requests[COUNT];
+static u64 slow_ns;
 
 /* dirty pages, of 1000 to 3000 from which on writers are slowed down */
 static void set_dirty(u32 dirty)
@@ -39,7 +40,8 @@ static int make(void **state)
 						.force_epoll = mode.force_epoll,
 						.refuse = mode.refuse,
 						.poll_us = mode.poll_us,
-						.vmstat = vmstat };
+						.vmstat = vmstat,
+						.slow_ns = slow_ns };
 
 	(void)state;
 	vmstat_fd = mkstemp(vmstat);
@@ -54,6 +56,17 @@ static int make(void **state)
 	file = reactor_file_add(reactors, file_fd);
 	start();
 	return 0;
+}
+
+/* On a busy machine any write may take long. */
+static int make_untimed(void **state)
+{
+	int ret;
+
+	slow_ns = ~0ull;
+	ret = make(state);
+	slow_ns = 0;
+	return ret;
 }
 
 static int unmake(void **state)
@@ -312,20 +325,26 @@ static void slow(void **state)
 	close(pager.fd);
 	/* on a busy machine what went before may already have been slow */
 	reactor_counts(reactor, &counts);
-	assert_in_range(counts.writes_handed, 2, 4);
+	assert_in_range(counts.writes_handed, 2, COUNT + 2);
 	assert_int_equal(counts.writes_here + counts.writes_handed, COUNT + 4);
 	run(writes(0, COUNT, 'b'), PAGE);
 	expect_file('b');
 }
 
-#define TEST(test) cmocka_unit_test_setup_teardown(test, make, unmake)
+#define TEST(test) cmocka_unit_test_setup_teardown(test, make_untimed, unmake)
 
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		TEST(done_here),       TEST(much_is_dirty), TEST(nothing_is_known),
-		TEST(looked_at_again), TEST(file_is_busy),  TEST(both_ways),
-		TEST(cancelled),       TEST(errors),	    TEST(slow),
+		TEST(done_here),
+		TEST(much_is_dirty),
+		TEST(nothing_is_known),
+		TEST(looked_at_again),
+		TEST(file_is_busy),
+		TEST(both_ways),
+		TEST(cancelled),
+		TEST(errors),
+		cmocka_unit_test_setup_teardown(slow, make, unmake),
 	};
 
 	return in_each_mode(tests);
