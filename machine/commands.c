@@ -3,12 +3,12 @@
  * its answer's members written; what it logs when it fails is the answer's "error". Main thread.
  */
 #include <errno.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "machine/control.h"
 #include "machine/hotplug.h"
+#include "machine/json-library.h"
 #include "machine/learned.h"
 #include "virtio/describe.h"
 #include "virtio/stats.h"

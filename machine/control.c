@@ -1,6 +1,5 @@
 /* The control socket and its clients: see control.h. Main thread. */
 #include <errno.h>
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -8,6 +7,7 @@
 #include "backends/listen.h"
 #include "machine/control.h"
 #include "machine/hotplug.h"
+#include "machine/json-library.h"
 #include "vm/log.h"
 #include "vm/ticks.h"
 
@@ -49,8 +49,11 @@ int control_create(struct control **result, struct machine *m, const char *path)
 	control->m = m;
 	for (u32 i = 0; i < CONTROL_CLIENTS; i++)
 		control->clients[i] = (struct control_client){ .control = control, .fd = -1 };
-	/* now, because it opens a file for it */
-	json_object_seed(0);
+	error = json_library_load();
+	if (error) {
+		free(control);
+		return error;
+	}
 	control->fd = listen_unix(path, CONTROL_CLIENTS);
 	if (control->fd >= 0) {
 		*result = control;

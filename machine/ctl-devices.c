@@ -1,10 +1,10 @@
 /* `vmm ctl PATH devices` as people read it: a paragraph a device, a line a queue. docs/control.md
  * says what the answer has. */
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 #include "machine/ctl.h"
+#include "machine/json-library.h"
 #include "vm/types.h"
 
 #define LINE   100

@@ -1,7 +1,6 @@
 /* `vmm ctl`: see ctl.h. */
 #include <errno.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +10,7 @@
 #include "backends/vhost.h"
 #include "backends/disk-overlay.h"
 #include "machine/ctl.h"
+#include "machine/json-library.h"
 #include "machine/learned.h"
 #include "vm/config.h"
 #include "vm/end.h"
@@ -407,6 +407,8 @@ int ctl_main(int argc, char **argv)
 		return usage(argc < 3 ? "the socket's path is missing" : "the command is missing");
 	call.words = argv + 4;
 	call.count = argc - 4;
+	if (json_library_load())
+		return STATUS_HOST_ERROR;
 	call.request = json_object();
 	if (!call.request) {
 		log_line("ctl: out of memory; free some");

@@ -5,9 +5,9 @@
 #ifndef MACHINE_LEARNED_H
 #define MACHINE_LEARNED_H
 
-#include <jansson.h>
 #include "backends/disk.h"
 #include "backends/tap.h"
+#include "machine/json-library.h"
 
 /* A new object, NULL without memory. */
 json_t *learned_pack_disk(const struct disk *disk);

@@ -8,13 +8,14 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "firmware/decompress.h"
 #include "run/initramfs.h"
 #include "run/protocol.h"
 #include "vm/log.h"
 
-/* build/run-init, made from run/init/ */
+/* made from run/init/ */
 __asm__(".section .rodata\n"
-	"run_init: .incbin \"build/run-init\"\n"
+	"run_init: .incbin \"build/run-init.gz\"\n"
 	"run_init_end:\n"
 	".previous\n");
 extern const u8 run_init[], run_init_end[];
@@ -105,15 +106,24 @@ void cpio_end(struct bytes *archive)
 	entry(archive, "TRAILER!!!", 0, 0, 0, NULL, 0);
 }
 
-static void add_base(struct bytes *archive)
+static int add_base(struct bytes *archive)
 {
 	static const char *const folders[] = { "dev", "proc", "sys", "modules" };
+	u64 size;
+	u8 *init;
+	int ret = decompress_file("the guest's init", run_init, (u64)(run_init_end - run_init),
+				  MIB(1), &init, &size);
+
+	if (ret)
+		return ret;
 
 	for (u32 i = 0; i < ARRAY_SIZE(folders); i++)
 		cpio_add(archive, folders[i], S_IFDIR | 0755, NULL, 0);
 	/* The kernel opens it for init before anything is mounted (Documentation, devices.txt). */
 	cpio_add_node(archive, "dev/console", S_IFCHR | 0600, 5, 1);
-	cpio_add(archive, "init", S_IFREG | 0755, run_init, (u64)(run_init_end - run_init));
+	cpio_add(archive, "init", S_IFREG | 0755, init, size);
+	free(init);
+	return 0;
 }
 
 /* The modules' files, and their strings to conf. */
@@ -163,10 +173,9 @@ static int keep(const struct bytes *archive)
 int initramfs_make(const struct modules *modules, const struct bytes *conf)
 {
 	struct bytes archive = { 0 }, whole = { 0 };
-	int ret = 0;
+	int ret = add_base(&archive);
 
-	add_base(&archive);
-	if (modules)
+	if (!ret && modules)
 		ret = add_modules(&archive, &whole, modules);
 	append(&whole, conf->start, conf->size);
 	cpio_add(&archive, RUN_CONF, S_IFREG | 0600, whole.start, whole.size);

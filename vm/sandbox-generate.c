@@ -265,7 +265,7 @@ static const struct {
 	{ FIONREAD, M },
 };
 
-#define MAX_CALLS 1024
+#define MAX_CALLS 512
 
 static int add_rules(scmp_filter_ctx filter, unsigned int kind)
 {
@@ -330,15 +330,14 @@ int main(void)
 			return 1;
 		}
 	}
-	/* For the signal handler, which tells of a forbidden call by its name. */
-	printf("static const char *const call_names[] = {\n");
+	/* For the signal handler, which tells of a forbidden call by its name: one after the other. */
+	printf("static const char call_names[] =\n");
 	for (int call = 0; call < MAX_CALLS; call++) {
 		char *name = seccomp_syscall_resolve_num_arch(SCMP_ARCH_NATIVE, call);
 
-		if (name)
-			printf("\t[%d] = \"%s\",\n", call, name);
+		printf("\t\"%s\\0\"\n", name ? name : "");
 		free(name);
 	}
-	printf("};\n");
+	printf(";\n");
 	return fflush(stdout) || ferror(stdout);
 }

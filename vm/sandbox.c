@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
@@ -46,6 +47,15 @@ static bool control;	    /* sandbox_allow_control() */
 static __thread volatile sig_atomic_t violations;
 
 /* ---- telling of a violation; async-signal-safe ---- */
+
+static const char *call_name(unsigned long call)
+{
+	const char *name = call_names;
+
+	while (call-- && name < call_names + sizeof(call_names) - 1)
+		name += strlen(name) + 1;
+	return *name ? name : "unknown";
+}
 
 struct text {
 	char bytes[256];
@@ -86,8 +96,7 @@ static void on_sigsys(int signal_number, siginfo_t *info, void *context)
 		strcpy(name, "unknown");
 	put(&text, name);
 	put(&text, ": forbidden system call ");
-	put(&text,
-	    call < ARRAY_SIZE(call_names) && call_names[call] ? call_names[call] : "unknown");
+	put(&text, call_name(call));
 	put(&text, " (");
 	put_number(&text, call, 10);
 	put(&text, ", arguments 0x");

@@ -95,3 +95,9 @@ done
 check 'help fits a screen' [ "$(wc -l <"$work/stdout")" -le 50 ]
 if "$vmm" check >"$work/stdout" 2>&1; then ok 'vmm check'; else fail 'vmm check' "$(tail -n 1 "$work/stdout")"; fi
 sed 's/^/#   /' "$work/stdout"
+
+# The control socket's library is missing.
+library=$(find /lib /usr/lib "${vmm%/*}/lib" -name 'libjansson.so.4*' 2>/dev/null)
+for l in $library; do mount --bind /dev/null "$l"; done
+refuse 'a control socket without jansson' 1 'libjansson.so.4.*apt install libjansson4' $k --control sock
+for l in $library; do umount "$l"; done
