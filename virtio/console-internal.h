@@ -73,7 +73,7 @@ struct virtio_console {
 	_Atomic bool fresh; /* a driver has begun, and its queues have not */
 	bool added;	    /* it was told of the ports */
 	_Atomic u32 size;   /* columns, and rows above bit 16 */
-	struct virtio_queue *control_rx, *control_tx; /* NULL: no MULTIPORT */
+	struct virtio_queue *control_rx, *control_tx;
 	struct iovec iov[CONSOLE_QUEUE_SIZE];	      /* of the control queues */
 	u32 port_count;
 	struct console_port *ports;

@@ -250,8 +250,8 @@ static int open_ports(struct virtio_console *console, const struct virtio_consol
 
 static int device_init(struct virtio_console *console, const struct virtio_console_options *options)
 {
-	const bool multiport = options->port_count > 1;
-	const u16 queues = (u16)(multiport ? 2 * options->port_count + 2 : 2);
+	/* MULTIPORT also where there is one: without, Linux asks for no window's size. */
+	const u16 queues = (u16)(2 * options->port_count + 2);
 	u8 reactor = (u8)(options->reactor % reactors_count(options->reactors));
 	u8 *queue_reactor = malloc(queues);
 	const struct virtio_device_config config = {
@@ -260,11 +260,10 @@ static int device_init(struct virtio_console *console, const struct virtio_conso
 		.name = options->name,
 		.memory = options->memory,
 		.reactors = options->reactors,
-		.features = options->features |
+		.features = options->features | BIT64(VIRTIO_CONSOLE_F_MULTIPORT) |
 			    (options->console ? BIT64(VIRTIO_CONSOLE_F_SIZE) |
 							BIT64(VIRTIO_CONSOLE_F_EMERG_WRITE)
-					      : 0) |
-			    (multiport ? BIT64(VIRTIO_CONSOLE_F_MULTIPORT) : 0),
+					      : 0),
 		.config_size = sizeof(struct virtio_console_config),
 		.queue_count = queues,
 		.queue_size = CONSOLE_QUEUE_SIZE,
@@ -284,12 +283,10 @@ static int device_init(struct virtio_console *console, const struct virtio_conso
 		le16_store(console->device.config + CONFIG(cols), options->cols);
 		le16_store(console->device.config + CONFIG(rows), options->rows);
 	}
-	if (multiport) {
-		le32_store(console->device.config + CONFIG(max_nr_ports), options->port_count);
-		console->control_rx = &console->device.queues[2];
-		console->control_tx = &console->device.queues[3];
-		console->control_rx->untimed = true;
-	}
+	le32_store(console->device.config + CONFIG(max_nr_ports), options->port_count);
+	console->control_rx = &console->device.queues[2];
+	console->control_tx = &console->device.queues[3];
+	console->control_rx->untimed = true;
 	return 0;
 }
 

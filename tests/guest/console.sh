@@ -4,9 +4,11 @@
 user() { cat >"$work/user"; }
 # --- hvc0
 
-# Without MULTIPORT Linux reads the size when it is told of a change, not before.
 user <<'U'
+window 40 120
 expect 150 guest:~#
+send stty size\r
+expect 30 40 120
 send echo he\x6clo; tty\r
 expect 30 hello
 expect 30 /dev/hvc0

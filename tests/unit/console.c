@@ -1,7 +1,7 @@
 /* tsan: the console device, from descriptors to rings and back, on both engines. */
 #include "tests/unit/console-fixture.h"
 
-/* ---- one port, no MULTIPORT: a console ---- */
+/* ---- one port, a driver without MULTIPORT: a console ---- */
 
 static const struct console_plan console_only = { .console = true, .kinds = { PIPES } };
 
@@ -10,9 +10,11 @@ static void console_carries_bytes(void **state)
 {
 	struct fixture *f = console_up(state, &console_only);
 
-	assert_int_equal(f->device->offered & 0xff,
-			 BIT(VIRTIO_CONSOLE_F_SIZE) | BIT(VIRTIO_CONSOLE_F_EMERG_WRITE));
-	assert_int_equal(f->device->queue_count, 2);
+	assert_int_equal(f->device->offered & 0xff, BIT(VIRTIO_CONSOLE_F_SIZE) |
+							    BIT(VIRTIO_CONSOLE_F_MULTIPORT) |
+							    BIT(VIRTIO_CONSOLE_F_EMERG_WRITE));
+	assert_int_equal(f->device->queue_count, 4);
+	assert_int_equal(config_get(f, 4, 4), 1);
 	assert_int_equal(config_get(f, 0, 2), 80);
 	assert_int_equal(config_get(f, 2, 2), 25);
 	begin(f, BIT64(VIRTIO_CONSOLE_F_SIZE));
