@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
+#include "vm/log.h"
 
 /* A socket that nobody listens on is what a machine leaves that ended. */
 static bool is_stale(const struct sockaddr_un *address)
@@ -57,4 +58,17 @@ int listen_unix(const char *path, int backlog)
 		return fd;
 	close(fd);
 	return error;
+}
+
+int listen_option(const char *option, const char *path, int backlog)
+{
+	int fd = listen_unix(path, backlog);
+
+	if (fd < 0)
+		log_line("--%s %s: %s; %s", option, path, strerror(-fd),
+			 fd == -EADDRINUSE
+				 ? "another machine listens there, or it is no socket; give "
+				   "another path"
+				 : "give a path in a directory that can be written");
+	return fd;
 }

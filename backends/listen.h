@@ -7,5 +7,7 @@
  * listens on. Its descriptor, or -errno: -EADDRINUSE if another listens there, or it is no socket;
  * -ENAMETOOLONG. */
 int listen_unix(const char *path, int backlog);
+/* The same for an option's path, which a log line names when it fails. */
+int listen_option(const char *option, const char *path, int backlog);
 
 #endif

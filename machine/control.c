@@ -42,31 +42,24 @@ struct control {
 int control_create(struct control **result, struct machine *m, const char *path)
 {
 	struct control *control = calloc(1, sizeof(*control));
-	int error = -ENOMEM;
+	int error;
 
-	if (!control)
-		goto out;
+	if (!control) {
+		log_line("--control: out of memory; free some");
+		return -ENOMEM;
+	}
 	control->m = m;
 	for (u32 i = 0; i < CONTROL_CLIENTS; i++)
 		control->clients[i] = (struct control_client){ .control = control, .fd = -1 };
 	error = json_library_load();
-	if (error) {
+	if (!error)
+		control->fd = error = listen_option("control", path, CONTROL_CLIENTS);
+	if (error < 0) {
 		free(control);
 		return error;
 	}
-	control->fd = listen_unix(path, CONTROL_CLIENTS);
-	if (control->fd >= 0) {
-		*result = control;
-		return 0;
-	}
-	error = control->fd;
-	free(control);
-out:
-	log_line("--control %s: %s; %s", path, strerror(-error),
-		 error == -EADDRINUSE
-			 ? "another machine listens there, or it is no socket; give another path"
-			 : "give a path in a directory that can be written");
-	return error;
+	*result = control;
+	return 0;
 }
 
 /* ---- clients ---- */

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "machine/control.h"
+#include "machine/gdb.h"
 #include "machine/hotplug.h"
 #include "machine/machine.h"
 #include "virtio/stats.h"
@@ -110,6 +111,13 @@ static void enter_vcpu(void *owner)
 		_exit(STATUS_HOST_ERROR);
 }
 
+static void debugged(void *owner, u32 index, const struct kvm_debug_exit_arch *exit)
+{
+	const struct machine *m = owner;
+
+	gdb_exit(m->gdb, index, exit);
+}
+
 static int make_vcpus(struct machine *m)
 {
 	const struct vcpus_config c = {
@@ -122,9 +130,14 @@ static int make_vcpus(struct machine *m)
 		.end = &m->end,
 		.pin = m->config->pin_vcpus,
 		.thread_start = enter_vcpu,
+		.debug = debugged,
+		.owner = m,
 	};
+	int ret = vcpus_create(&m->vcpus, &c);
 
-	return vcpus_create(&m->vcpus, &c);
+	if (!ret && m->config->gdb)
+		ret = gdb_create(&m->gdb, m, m->config->gdb, m->config->gdb_wait);
+	return ret;
 }
 
 /* Kernel and tables into clean RAM, vCPU 0 at the entry. */
@@ -188,6 +201,8 @@ int machine_start(struct machine *m)
 	sandbox_on_violation(terminal_restore);
 	if (m->control)
 		sandbox_allow_control();
+	if (m->gdb)
+		sandbox_allow_gdb();
 	sandbox_allow_vmcore(m->vmcore);
 	sandbox_allow_rewriting(m->stats.rewritten ? m->stats.fd : -1);
 	if (m->config->sandbox)
@@ -237,6 +252,8 @@ int machine_restart(struct machine *m)
 	acpi_pm_reset(m->pm);
 	irq_reset(m->irq);
 	memory_clear(&m->memory);
+	if (m->gdb)
+		gdb_restarted(m->gdb);
 	machine_consoles_reset(m);
 	end_clear(&m->end);
 	return load(m);

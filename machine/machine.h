@@ -113,8 +113,9 @@ struct machine {
 	struct ports *ports;	 /* NULL: none were asked for */
 	struct hotplug *hotplug; /* these two with --control only */
 	struct control *control;
-	bool mmio_open; /* devices go there, not on PCI: what comes after start-up could not be
-			   announced */
+	struct gdb *gdb; /* NULL: not with --gdb */
+	bool mmio_open;	 /* devices go there, not on PCI: what comes after start-up could not be
+			    announced */
 	struct boot *boot;
 	struct vcpus *vcpus; /* NULL: there are none (tests) */
 	int signals;	     /* signalfd */

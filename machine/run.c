@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "machine/control.h"
+#include "machine/gdb.h"
 #include "machine/hotplug.h"
 #include "machine/machine.h"
 #include "machine/ports.h"
@@ -29,7 +30,8 @@ enum {
 	PORTS = WATCHER + MACHINE_WATCHER_POLLS,
 	HOTPLUG = PORTS + PORTS_POLLS,
 	CONTROL,
-	POLLS = CONTROL + CONTROL_POLLS
+	GDB = CONTROL + CONTROL_POLLS,
+	POLLS = GDB + GDB_POLLS
 };
 
 /* What the main thread waits for besides the descriptors. */
@@ -161,7 +163,7 @@ enum end_reason machine_run(struct machine *m, u32 *value)
 		milestones_log(&m->milestones, 0);
 	for (;;) {
 		struct pollfd fds[POLLS];
-		nfds_t polled = m->control ? POLLS : m->ports ? HOTPLUG : PORTS;
+		nfds_t polled = m->gdb ? POLLS : m->control ? GDB : m->ports ? HOTPLUG : PORTS;
 		u64 deadline = w.timeout, now;
 		struct timespec wait;
 
@@ -172,20 +174,18 @@ enum end_reason machine_run(struct machine *m, u32 *value)
 		machine_consoles_prepare(m, fds, &deadline);
 		fds[SIGNALS] = (struct pollfd){ .fd = m->signals, .events = POLLIN };
 		fds[END] = (struct pollfd){ .fd = m->end.fd, .events = POLLIN };
+		for (nfds_t i = WATCHER; i < polled; i++)
+			fds[i].fd = -1;
 		if (m->watcher)
 			m->watcher->prepare(m->watcher->arg, m, &fds[WATCHER], &deadline);
-		else
-			for (u32 i = 0; i < MACHINE_WATCHER_POLLS; i++)
-				fds[WATCHER + i].fd = -1;
 		if (m->ports)
 			ports_prepare(m->ports, &fds[PORTS]);
-		else
-			for (u32 i = PORTS; i < HOTPLUG; i++)
-				fds[i].fd = -1;
 		if (m->control) {
 			hotplug_prepare(m->hotplug, &fds[HOTPLUG], &deadline);
 			control_prepare(m->control, &fds[CONTROL], &deadline);
 		}
+		if (m->gdb)
+			gdb_prepare(m->gdb, &fds[GDB]);
 		wait = until(deadline);
 		if (ppoll(fds, polled, deadline == NEVER ? NULL : &wait, NULL) < 0)
 			continue; /* EINTR: everything is looked at again */
@@ -201,6 +201,8 @@ enum end_reason machine_run(struct machine *m, u32 *value)
 			control_run(m->control, &fds[CONTROL], now);
 			hotplug_run(m->hotplug, now);
 		}
+		if (m->gdb)
+			gdb_run(m->gdb, &fds[GDB]);
 		on_deadlines(m, &w, now);
 		if (end_reason(&m->end, value) == END_NONE)
 			continue;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
+#include "machine/gdb.h"
 #include "machine/machine.h"
 #include "vm/log.h"
 
@@ -76,6 +77,8 @@ int machine_session(const struct config *config, const struct milestones *milest
 			end_report(reason, value);
 			status = end_status(reason, value);
 		}
+		if (m->gdb)
+			gdb_ended(m->gdb, status);
 		/* A host disk that hangs does not hold us: then the kernel cleans up. */
 		final_status = status;
 		alarm(LET_GO_SECONDS);

@@ -132,7 +132,8 @@ static void on_line(struct job *job, struct machine *m, char *line, u64 now)
 	if (value_of(line, RUN_LINE_INIT)) {
 		f->init = true;
 		job->boot_due = 0;
-		job->ping_due = now + PING_NS;
+		if (!job->config->gdb) /* who is held by it answers nobody */
+			job->ping_due = now + PING_NS;
 		reach(job, RUN_TIME_INIT, now);
 	} else if (value_of(line, RUN_LINE_ROOT)) {
 		reach(job, RUN_TIME_ROOT, now);
@@ -487,7 +488,7 @@ int run_job(struct config *config, const struct milestones *milestones, struct r
 			    .input = { .terminal = -1, .to = -1 },
 			    .control = -1 };
 	result->start = milestones->start;
-	if (config->run.boot_timeout_seconds)
+	if (config->run.boot_timeout_seconds && !config->gdb)
 		job.boot_due = clock_now_ns() + config->run.boot_timeout_seconds * NS;
 	/* an error's line is its reason */
 	log_remember(result->reason, sizeof(result->reason));

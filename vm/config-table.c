@@ -211,14 +211,47 @@ static int set_boot_timing(struct config_parser *parser, const char *value)
 	return config_bool(parser, NULL, value, &parser->config->boot_timing);
 }
 
+static int set_socket(struct config_parser *parser, char **to, const char *value)
+{
+	if (!*value || strlen(value) >= sizeof(((struct sockaddr_un *)0)->sun_path))
+		return config_error(parser, value,
+				    "no path of a socket; it has from 1 to %zu letters",
+				    sizeof(((struct sockaddr_un *)0)->sun_path) - 1);
+	return config_set_string(to, value);
+}
+
 static int set_control(struct config_parser *parser, const char *value)
 {
-	if (strlen(value) >= sizeof(((struct sockaddr_un *)0)->sun_path))
-		return config_error(parser, value,
-				    "too long for a socket; its path has at most %zu letters",
-				    sizeof(((struct sockaddr_un *)0)->sun_path) - 1);
-	return config_set_string(&parser->config->control, value);
+	return set_socket(parser, &parser->config->control, value);
 }
+
+static int set_wait(struct config_parser *parser, void *target, const char *value)
+{
+	struct config *config = target;
+
+	return config_bool(parser, "wait", value, &config->gdb_wait);
+}
+
+static int set_gdb(struct config_parser *parser, const char *value)
+{
+	char *copy = strdup(value), *cursor = copy;
+	int err;
+
+	if (!copy)
+		return config_no_memory();
+	err = set_socket(parser, &parser->config->gdb, config_next_part(&cursor));
+	if (!err)
+		err = config_parse_suboptions(parser, parser->config, &cursor);
+	free(copy);
+	return err;
+}
+
+static const struct config_suboption gdb_suboptions[] = {
+	{ "wait", "on|off", .argument_optional = true, .set = set_wait,
+	  .man = "Whether the machine waits, before its first instruction, until gdb lets it go. "
+		 "The default is off." },
+	{ 0 },
+};
 
 static const struct config_suboption cpus_suboptions[] = {
 	{ "sockets", "N", .set = set_sockets, .man = "Processor packages." },
@@ -265,8 +298,12 @@ const struct config_option config_options[] = {
 	  .man = "A stream of bytes between the guest and the host: a named port of a virtio "
 		 "console. It has one of unix=, pipe= and file=. May be repeated, up to 30 "
 		 "times." },
-	{ "cpus", "N", "virtual CPUs, 1 to 254 [1]", .set = set_cpus, .suboptions = cpus_suboptions,
+	{ "cpus", "N", "CPUs [1]", .set = set_cpus, .suboptions = cpus_suboptions,
 	  .man = "Virtual CPUs, 1 to 254. The default is 1." },
+	{ "gdb", "SOCKET", "gdb", .set = set_gdb, .suboptions = gdb_suboptions, .beside = true,
+	  .man = "Make this Unix socket, which only the user may use, for gdb: target remote "
+		 "SOCKET. The machine stops when gdb comes, and goes on, without breakpoints, when "
+		 "it goes." },
 	{ "mem", "SIZE", "memory [512M]", .set = set_mem, .suboptions = mem_suboptions,
 	  .man = "The machine's memory: a number with M, G or T, or a plain number of MiB; at "
 		 "least 64M. "

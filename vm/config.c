@@ -481,6 +481,7 @@ void config_free(struct config *config)
 	free(config->serial);
 	free(config->stats);
 	free(config->control);
+	free(config->gdb);
 	free(config->vmcore);
 	config_free_run(&config->run);
 	for (u32 i = 0; i < config->disk_count; i++)

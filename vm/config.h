@@ -190,6 +190,8 @@ struct config {
 	enum config_strict strict; /* CONFIG_STRICT_LIST is an action */
 	char *vmcore;		   /* a file's path, NULL: none */
 	char *control;		   /* the control socket's path, NULL: none */
+	char *gdb;		   /* that of gdb's, NULL: none */
+	bool gdb_wait;		   /* until gdb lets the machine go */
 	struct config_run run;
 };
 

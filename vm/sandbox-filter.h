@@ -13,8 +13,9 @@
 #define SANDBOX_SHARE	 (SANDBOX_THREADS + 1)
 #define SANDBOX_PROGRAMS (SANDBOX_THREADS + 2)
 
-#define SANDBOX_PID	   0x7eed0001u /* ours */
-#define SANDBOX_REWRITABLE 0x7eed0002u /* the file of sandbox_allow_rewriting() */
-#define SANDBOX_VMCORE	   0x7eed0003u /* that of sandbox_allow_vmcore() */
+#define SANDBOX_PID	    0x7eed0001u /* ours */
+#define SANDBOX_REWRITABLE  0x7eed0002u /* the file of sandbox_allow_rewriting() */
+#define SANDBOX_VMCORE	    0x7eed0003u /* that of sandbox_allow_vmcore() */
+#define SANDBOX_GUEST_DEBUG 0x7eed0004u /* KVM_SET_GUEST_DEBUG, by sandbox_allow_gdb() */
 
 #endif

@@ -230,6 +230,8 @@ static const struct {
 	{ KVM_GET_VCPU_EVENTS, M | V },
 	{ KVM_SET_DEBUGREGS, M | V },
 	{ KVM_KVMCLOCK_CTRL, M | V },
+	/* a debugger's, if there is to be one */
+	{ SANDBOX_GUEST_DEBUG, M | V },
 	/* a tap's offloads and queues, as a driver negotiates them */
 	{ TUNSETOFFLOAD, M | V | R },
 	{ TUNSETVNETHDRSZ, M | V | R },

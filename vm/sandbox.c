@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
+#include <linux/kvm.h>
 #include <linux/seccomp.h>
 #include <malloc.h>
 #include <pthread.h>
@@ -44,6 +45,7 @@ static bool prepared;
 static int rewritable = -1; /* sandbox_allow_rewriting() */
 static int vmcore = -1;	    /* sandbox_allow_vmcore() */
 static bool control;	    /* sandbox_allow_control() */
+static bool gdb;	    /* sandbox_allow_gdb() */
 static __thread volatile sig_atomic_t violations;
 
 /* ---- telling of a violation; async-signal-safe ---- */
@@ -134,6 +136,11 @@ void sandbox_allow_control(void)
 	control = true;
 }
 
+void sandbox_allow_gdb(void)
+{
+	gdb = true;
+}
+
 /* ---- preparing ---- */
 
 /* All of them but those to be kept, which must be there to be: effective, permitted, inheritable
@@ -181,6 +188,8 @@ static bool settle_all(void)
 	found &= settle(&programs[SANDBOX_CONTROL], SANDBOX_VMCORE, (u32)vmcore);
 	for (u32 kind = 0; kind < SANDBOX_PROGRAMS; kind++)
 		found &= settle(&programs[kind], SANDBOX_PID, pid);
+	for (u32 kind = 0; gdb && kind < SANDBOX_PROGRAMS; kind++)
+		settle(&programs[kind], SANDBOX_GUEST_DEBUG, KVM_SET_GUEST_DEBUG);
 	return found;
 }
 

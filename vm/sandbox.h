@@ -33,6 +33,9 @@ void sandbox_allow_vmcore(int fd);
  * make eventfds, lock and resize disk images. Main thread, before sandbox_prepare(). */
 void sandbox_allow_control(void);
 
+/* Threads may have KVM stop vCPUs at breakpoints. Main thread, before sandbox_prepare(). */
+void sandbox_allow_gdb(void);
+
 /* Drops all capabilities and sets no_new_privs; builds the filters so that
  * sandbox_enter() allocates nothing. Logs, 0 or -errno. Main thread, before other threads start. */
 int sandbox_prepare(void);

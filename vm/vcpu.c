@@ -58,6 +58,7 @@ struct vcpu {
 	bool unfinished; /* an access that the next KVM_RUN completes */
 	bool leave;	 /* what happened ends this vCPU's run until it is resumed */
 	atomic_bool nmi;
+	atomic_bool held; /* by a debugger */
 	/* the vCPU's thread writes, anyone reads */
 	_Atomic u64 exits[EXITS];
 };
@@ -386,6 +387,9 @@ static void do_rare_exit(struct vcpu *vcpu)
 	case KVM_EXIT_INTERNAL_ERROR:
 		do_internal_error(vcpu);
 		break;
+	case KVM_EXIT_DEBUG:
+		vcpu->vcpus->config.debug(vcpu->vcpus->config.owner, vcpu->index, &run->debug.arch);
+		break;
 	case KVM_EXIT_FAIL_ENTRY:
 		log_line("vCPU %u: the CPU refuses to enter the guest at rip 0x%llx: hardware "
 			 "reason "
@@ -446,8 +450,8 @@ static bool park(struct vcpu *vcpu)
 	vcpu->parked = true;
 	vcpus->parked_count++;
 	pthread_cond_broadcast(&vcpus->parked);
-	while (vcpus->wanted != WANTED_END &&
-	       (vcpus->wanted != WANTED_RUN || (vcpu->leave && vcpus->resumes == resumes)))
+	while (vcpus->wanted != WANTED_END && (vcpus->wanted != WANTED_RUN || vcpu->held ||
+					       (vcpu->leave && vcpus->resumes == resumes)))
 		pthread_cond_wait(&vcpus->resumed, &vcpus->lock);
 	vcpu->parked = false;
 	vcpus->parked_count--;
@@ -464,7 +468,7 @@ static void give_nmi(struct vcpu *vcpu)
 	struct vcpus *vcpus = vcpu->vcpus;
 
 	pthread_mutex_lock(&vcpus->lock);
-	if (vcpus->wanted == WANTED_RUN)
+	if (vcpus->wanted == WANTED_RUN && !vcpu->held)
 		set_immediate_exit(vcpu, false);
 	pthread_mutex_unlock(&vcpus->lock);
 	ioctl(vcpu->fd, KVM_NMI);
@@ -501,7 +505,8 @@ static void *vcpu_thread(void *arg)
 	if (vcpus->config.thread_start)
 		vcpus->config.thread_start(vcpus->config.owner);
 	for (;;) {
-		bool stop = vcpu->leave || atomic_load(&vcpus->wanted) != WANTED_RUN;
+		bool stop = vcpu->leave || atomic_load(&vcpu->held) ||
+			    atomic_load(&vcpus->wanted) != WANTED_RUN;
 
 		if (stop && !vcpu->unfinished) {
 			if (!park(vcpu))
@@ -545,6 +550,13 @@ static void thread_signals(sigset_t *blocked)
 	sigdelset(blocked, SIGRTMIN);
 }
 
+/* With lock held. */
+static void wait_parked(struct vcpus *vcpus)
+{
+	while (vcpus->parked_count < started_count(vcpus))
+		pthread_cond_wait(&vcpus->parked, &vcpus->lock);
+}
+
 static void stop(struct vcpus *vcpus, enum wanted wanted)
 {
 	pthread_mutex_lock(&vcpus->lock);
@@ -553,8 +565,8 @@ static void stop(struct vcpus *vcpus, enum wanted wanted)
 		kick(&vcpus->vcpu[i]);
 	if (wanted == WANTED_END)
 		pthread_cond_broadcast(&vcpus->resumed);
-	while (wanted == WANTED_PARK && vcpus->parked_count < started_count(vcpus))
-		pthread_cond_wait(&vcpus->parked, &vcpus->lock);
+	if (wanted == WANTED_PARK)
+		wait_parked(vcpus);
 	pthread_mutex_unlock(&vcpus->lock);
 }
 
@@ -606,6 +618,28 @@ void vcpus_pause(struct vcpus *vcpus)
 {
 	stop(vcpus, WANTED_PARK);
 	coalesced_drain(&vcpus->coalesced);
+}
+
+void vcpus_hold(struct vcpus *vcpus, bool wait)
+{
+	pthread_mutex_lock(&vcpus->lock);
+	for (u32 i = 0; i < vcpus->created; i++) {
+		atomic_store(&vcpus->vcpu[i].held, true);
+		kick(&vcpus->vcpu[i]);
+	}
+	if (wait)
+		wait_parked(vcpus);
+	pthread_mutex_unlock(&vcpus->lock);
+	if (wait)
+		coalesced_drain(&vcpus->coalesced);
+}
+
+void vcpus_release(struct vcpus *vcpus, u32 index)
+{
+	pthread_mutex_lock(&vcpus->lock);
+	atomic_store(&vcpus->vcpu[index].held, false);
+	pthread_cond_broadcast(&vcpus->resumed);
+	pthread_mutex_unlock(&vcpus->lock);
 }
 
 void vcpus_nmi(struct vcpus *vcpus)

@@ -10,6 +10,7 @@ struct kvm;
 struct bus;
 struct end;
 struct vcpus;
+struct kvm_debug_exit_arch;
 
 /* State of vCPU 0 at its first instruction; flat 4 GiB segments. The others wait for INIT and SIPI.
  */
@@ -30,6 +31,9 @@ struct vcpus_config {
 	struct cpu_list pin; /* host CPUs for the threads; empty: any */
 	void (*thread_start)(
 		void *owner); /* on each vCPU thread before its first KVM_RUN (sandbox) */
+	/* KVM_EXIT_DEBUG, on the thread of vCPU number index; there is none unless KVM was asked
+	 * for them (vm/debug.h). */
+	void (*debug)(void *owner, u32 index, const struct kvm_debug_exit_arch *exit);
 	void *owner;
 };
 
@@ -62,11 +66,17 @@ void vcpus_pause(struct vcpus *vcpus);
  * waits for vcpus_resume(). Main thread. */
 void vcpus_continue(struct vcpus *vcpus);
 
+/* Holds all, beside and apart from pausing: who is held stays out of the guest, whoever resumes,
+ * until it is released. With wait also waits until they are out (main thread); else any thread. */
+void vcpus_hold(struct vcpus *vcpus, bool wait);
+/* index is below the number of vCPUs. Main thread. */
+void vcpus_release(struct vcpus *vcpus, u32 index);
+
 /* Sends an NMI to each. Main thread. */
 void vcpus_nmi(struct vcpus *vcpus);
 
-/* The descriptor of vCPU number index, to read or change its state while it is paused; -1: there are
- * no more. Main thread. */
+/* The descriptor of vCPU number index, to read or change its state while it is paused; -1: there
+ * are no more. Main thread. */
 int vcpus_fd(const struct vcpus *vcpus, u32 index);
 
 /* Pauses and ends the threads, closes the vCPUs. Main thread. */

@@ -140,6 +140,31 @@ static void assert_topology(const char *text, u32 sockets, u32 cores, u32 thread
 	config_free(&config);
 }
 
+static void test_gdb(void **state)
+{
+	char path[200];
+
+	(void)state;
+	accept("--kernel", "k", "--gdb", "s");
+	assert_string_equal(config.gdb, "s");
+	assert_false(config.gdb_wait);
+	config_free(&config);
+	accept("--kernel", "k", "--gdb", "a,,b,wait");
+	assert_string_equal(config.gdb, "a,b");
+	assert_true(config.gdb_wait);
+	config_free(&config);
+	accept("--kernel", "k", "--gdb", "s,wait=off");
+	assert_false(config.gdb_wait);
+	config_free(&config);
+	memset(path, 'a', sizeof(path) - 1);
+	path[sizeof(path) - 1] = '\0';
+	refuse("--gdb|1 to 107 letters", "--kernel", "k", "--gdb", path);
+	refuse("neither on nor off", "--kernel", "k", "--gdb", "s,wait=yes");
+	refuse("wiat|did you mean wait", "--kernel", "k", "--gdb", "s,wiat");
+	refuse("--gdb|1 to 107 letters", "--kernel", "k", "--gdb", ",wait");
+	refuse("--gdb", "--kernel", "k", "--gdb", "");
+}
+
 static void test_cpus(void **state)
 {
 	(void)state;
@@ -540,13 +565,14 @@ static void test_full_output(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_defaults),  cmocka_unit_test(test_everything),
-		cmocka_unit_test(test_memory),	  cmocka_unit_test(test_cpus),
-		cmocka_unit_test(test_disks),	  cmocka_unit_test(test_nets),
-		cmocka_unit_test(test_functions), cmocka_unit_test(test_usage),
-		cmocka_unit_test(test_actions),	  cmocka_unit_test(test_file),
-		cmocka_unit_test(test_examples),  cmocka_unit_test(test_help),
-		cmocka_unit_test(test_man),	  cmocka_unit_test(test_full_output),
+		cmocka_unit_test(test_defaults),    cmocka_unit_test(test_everything),
+		cmocka_unit_test(test_memory),	    cmocka_unit_test(test_cpus),
+		cmocka_unit_test(test_gdb),	    cmocka_unit_test(test_disks),
+		cmocka_unit_test(test_nets),	    cmocka_unit_test(test_functions),
+		cmocka_unit_test(test_usage),	    cmocka_unit_test(test_actions),
+		cmocka_unit_test(test_file),	    cmocka_unit_test(test_examples),
+		cmocka_unit_test(test_help),	    cmocka_unit_test(test_man),
+		cmocka_unit_test(test_full_output),
 	};
 
 	return cmocka_run_group_tests(tests, open_errors, tear_down);

@@ -349,6 +349,25 @@ static void test_rewriting(void **state)
 	close(stats_file);
 }
 
+static void do_guest_debug(void)
+{
+	if (syscall(SYS_ioctl, -1, KVM_SET_GUEST_DEBUG, NULL) == 0 || errno != EBADF)
+		_exit(1);
+}
+
+/* Last: what is allowed stays so. */
+static void test_gdb(void **state)
+{
+	(void)state;
+	assert_forbidden_to_all(do_guest_debug, "ioctl");
+	sandbox_allow_gdb();
+	assert_fine(SANDBOX_MAIN, do_guest_debug);
+	assert_fine(SANDBOX_VCPU, do_guest_debug);
+	assert_forbidden(SANDBOX_REACTOR, do_guest_debug, "ioctl");
+	assert_forbidden(SANDBOX_WORKER, do_guest_debug, "ioctl");
+	assert_forbidden(SANDBOX_MAIN, do_kvm_create_vm, "ioctl");
+}
+
 static void test_by_kind(void **state)
 {
 	(void)state;
@@ -578,6 +597,7 @@ int main(void)
 		cmocka_unit_test(test_ordinary),   cmocka_unit_test(test_rewriting),
 		cmocka_unit_test(test_by_kind),	   cmocka_unit_test(test_forbidden),
 		cmocka_unit_test(test_threads),	   cmocka_unit_test(test_hook),
+		cmocka_unit_test(test_gdb),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
