@@ -44,7 +44,8 @@ TSAN_OBJECTS := $(SOURCES:%.c=build/tsan/%.o)
 # What runs once or seldom had better be small: all but the data path, exits, a serial port's bytes, and sha256.c, which runs over megabytes.
 ONCE	     := $(filter-out firmware/sha256.c vm/reactor% vm/vcpu.c vm/bus.c vm/uart.c virtio/net-rx.c virtio/net-tx.c virtio/net-filter.c, \
 		$(filter firmware/% machine/% run/% vm/% pci/% backends/% virtio/stats.c virtio/describe.c virtio/strict% virtio/pci% virtio/mmio.c \
-		virtio/device.c virtio/net% virtio/blk-config.c virtio/blk-strict.c virtio/rng.c virtio/9p.c virtio/console.c virtio/console-control.c,$(SOURCES)))
+		virtio/device.c virtio/net% virtio/blk-config.c virtio/blk-strict.c virtio/rng.c virtio/balloon.c virtio/9p.c virtio/console.c \
+		virtio/console-control.c,$(SOURCES)))
 $(ONCE:%.c=build/obj/%.o): CFLAGS += -Oz
 
 all: build/vmm

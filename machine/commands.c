@@ -171,6 +171,8 @@ static void put_device(struct command *c, struct machine_device *d)
 		json_bool(answer, "readonly", d->disk.readonly);
 	} else if (d->kind == MACHINE_NET) {
 		json_text(answer, "source", d->tap.name);
+	} else if (d->kind == MACHINE_BALLOON) {
+		virtio_balloon_put(d->balloon, 0, answer);
 	} else if (d->kind == MACHINE_SHARE) {
 		json_text(answer, "source", d->share.path);
 		json_bool(answer, "readonly", d->share_config->readonly);
@@ -291,6 +293,51 @@ static int do_announce(struct command *c)
 	return 0;
 }
 
+static struct machine_device *find_balloon(const struct machine *m)
+{
+	for (u32 i = 0; i < m->device_count; i++)
+		if (m->devices[i]->kind == MACHINE_BALLOON &&
+		    !hotplug_vanished(m->hotplug, m->devices[i]))
+			return m->devices[i];
+	log_line("balloon: the machine has none; start it with --balloon size=0");
+	return NULL;
+}
+
+/* Has the driver told its statistics? */
+static bool put_balloon(struct machine *m, u64 number, struct json *answer)
+{
+	struct machine_device *d = find_balloon(m);
+
+	return !d || virtio_balloon_put(d->balloon, number, answer) || !number;
+}
+
+static int do_balloon(struct command *c)
+{
+	const struct machine_device *d;
+	const char *name;
+	json_int_t size = 0;
+	int error = UNPACK(c, "{s:s, s?I}", "command", &name, "size", &size);
+
+	if (error)
+		return error;
+	d = find_balloon(c->m);
+	if (!d)
+		return -ENOENT;
+	if (!json_object_get(c->json, "size")) {
+		control_retry(c->request->client, put_balloon, virtio_balloon_ask(d->balloon));
+		c->later = true;
+		return 0;
+	}
+	if (size < 0 || (u64)size > c->m->config->memory) {
+		log_line("balloon: %lld bytes: the machine has %llu of memory; give 0 to that",
+			 (long long)size, (unsigned long long)c->m->config->memory);
+		return -EINVAL;
+	}
+	virtio_balloon_resize(d->balloon, (u64)size);
+	put_balloon(c->m, 0, c->answer);
+	return 0;
+}
+
 static const struct {
 	const char *name;
 	int (*run)(struct command *c);
@@ -298,7 +345,7 @@ static const struct {
 	{ "add", do_add },     { "remove", do_remove },	  { "resize", do_resize },
 	{ "list", do_list },   { "devices", do_devices }, { "stats", do_stats },
 	{ "power", do_power }, { "quit", do_quit },	  { "announce", do_announce },
-	{ "nmi", do_nmi },
+	{ "nmi", do_nmi },     { "balloon", do_balloon },
 };
 
 static int run(struct command *c)
@@ -314,7 +361,7 @@ static int run(struct command *c)
 		if (!strcmp(commands[i].name, name))
 			return commands[i].run(c);
 	log_line("%.40s: there is no such command; there are add, remove, resize, list, devices, "
-		 "stats, power, quit, announce, nmi",
+		 "stats, power, quit, announce, nmi, balloon",
 		 name);
 	return -EINVAL;
 }

@@ -14,6 +14,7 @@
 #define NS	    1000000000ull
 #define PATIENCE_NS (10 * NS) /* with half a request, and with an answer that nobody reads */
 #define NEVER	    (~0ull)
+#define RETRY_NS    (NS / 100)
 /* Room for one descriptor more than there may be, so that too many are noticed. */
 #define CMSG_BYTES CMSG_SPACE((CONTROL_FDS + 1) * sizeof(int))
 
@@ -23,7 +24,9 @@ struct control_client {
 	u64 since;    /* it did something last */
 	bool waiting; /* for an answer that comes later */
 	bool closing; /* when the answer is out */
-	char *in;     /* CONTROL_LINE bytes */
+	bool (*again)(struct machine *m, u64 number, struct json *answer);
+	u64 number; /* control_retry() */
+	char *in;   /* CONTROL_LINE bytes */
 	size_t in_length;
 	int fds[CONTROL_FDS];
 	u32 fd_count;
@@ -234,6 +237,27 @@ void control_answer(struct control_client *client, struct json *json)
 	answer(client, json);
 }
 
+void control_retry(struct control_client *client,
+		   bool (*again)(struct machine *m, u64 number, struct json *answer), u64 number)
+{
+	client->again = again;
+	client->number = number;
+}
+
+static void retry(struct control_client *client, u64 now)
+{
+	struct json json;
+
+	begin(&json);
+	if (client->again(client->control->m, client->number, &json) ||
+	    now >= client->since + PATIENCE_NS) {
+		client->again = NULL;
+		control_answer(client, &json);
+	} else {
+		json_free(&json);
+	}
+}
+
 /* False: more came than there is room for. */
 static bool take_fds(struct control_client *client, struct msghdr *message)
 {
@@ -314,6 +338,8 @@ void control_prepare(struct control *control, struct pollfd *fds, u64 *deadline)
 		fds[1 + i].events = client->out ? POLLOUT : reads(client) ? POLLIN : 0;
 		if (ready(client))
 			*deadline = 0;
+		if (client->again && clock_now_ns() + RETRY_NS < *deadline)
+			*deadline = clock_now_ns() + RETRY_NS;
 		if ((client->out || client->in_length) && !client->waiting &&
 		    client->since + PATIENCE_NS < *deadline)
 			*deadline = client->since + PATIENCE_NS;
@@ -340,6 +366,8 @@ void control_run(struct control *control, const struct pollfd *fds, u64 now)
 		} else if (events & POLLHUP) {
 			drop(client);
 		}
+		if (client->again)
+			retry(client, now);
 		if (client->fd >= 0 && ready(client))
 			run_lines(client);
 		if (client->fd >= 0 && !client->waiting && (client->out || client->in_length) &&

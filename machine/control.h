@@ -46,5 +46,9 @@ struct control_request {
 bool command_run(const struct control_request *request, struct json *answer);
 /* The later answer; of *answer as above. */
 void control_answer(struct control_client *client, struct json *answer);
+/* The same by trying: again() is called each turn for some seconds, and the answer goes when it
+ * returns true, or with what it has put there the last time. `number` is the caller's. */
+void control_retry(struct control_client *client,
+		   bool (*again)(struct machine *m, u64 number, struct json *answer), u64 number);
 
 #endif

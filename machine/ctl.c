@@ -33,7 +33,7 @@ static int usage(const char *why)
 {
 	log_line("ctl: %s; vmm ctl PATH add disk PATH[,...] | add net TAP[,...] | remove ID "
 		 "[--force] [--timeout SECONDS] | resize ID [SIZE] [--shrink] | list [--json] | "
-		 "devices [--json] | stats | power | nmi | quit | announce ID",
+		 "devices [--json] | stats | power | nmi | quit | announce ID | balloon [SIZE]",
 		 why);
 	return STATUS_USAGE;
 }
@@ -164,6 +164,19 @@ static int announce(struct call *call)
 	return call->count == 1 ? take_id(call, call->words[0]) : usage("one ID is wanted");
 }
 
+static int balloon(struct call *call)
+{
+	u64 size;
+
+	if (call->count > 1)
+		return usage("balloon takes one size");
+	if (!call->count)
+		return STATUS_OK;
+	if (config_parse_size("balloon", call->words[0], &size))
+		return STATUS_USAGE;
+	return put(call, "size", json_integer((json_int_t)size));
+}
+
 static int list(struct call *call)
 {
 	call->json = call->count == 1 && !strcmp(call->words[0], "--json");
@@ -240,6 +253,7 @@ static const struct {
 	{ "devices", list, show_devices }, { "stats", nothing, show_json },
 	{ "power", nothing, NULL },	   { "quit", nothing, NULL },
 	{ "announce", announce, NULL },	   { "nmi", nothing, NULL },
+	{ "balloon", balloon, show_json },
 };
 
 /* ---- the wire ---- */

@@ -51,6 +51,7 @@ static u32 count_files(const struct config *config)
 		files += queues + pairs + virtio_pci_files(queues, &n->function) + 8;
 		files += n->vhost ? queues + 3u : 0;
 	}
+	files += virtio_pci_files(5, &config->balloon_function);
 	for (u32 i = 0; i < config->share_count; i++)
 		files += 2 + virtio_pci_files(1, &config->shares[i].function);
 	if (config->console != CONFIG_CONSOLE_SERIAL)
@@ -87,8 +88,9 @@ static u32 spare_files(const struct config *config)
 }
 
 static const char *const kind_names[] = {
-	[MACHINE_DISK] = "blk", [MACHINE_NET] = "net",	       [MACHINE_SHARE] = "share",
-	[MACHINE_RNG] = "rng",	[MACHINE_CONSOLE] = "console", [MACHINE_PORTS] = "ports",
+	[MACHINE_DISK] = "blk",	       [MACHINE_NET] = "net",	      [MACHINE_SHARE] = "share",
+	[MACHINE_RNG] = "rng",	       [MACHINE_CONSOLE] = "console", [MACHINE_PORTS] = "ports",
+	[MACHINE_BALLOON] = "balloon",
 };
 
 static bool number_taken(const struct machine *m, enum machine_kind kind, u32 number)
@@ -200,6 +202,8 @@ int machine_open_backends(struct machine *m)
 		ret = open_share(m, &config->shares[i]);
 	if (!ret && config->rng && !machine_device_new(m, MACHINE_RNG))
 		ret = -ENOMEM;
+	if (!ret && config->balloon && !machine_device_new(m, MACHINE_BALLOON))
+		ret = -ENOMEM;
 	if (!ret && config->console != CONFIG_CONSOLE_SERIAL &&
 	    !machine_device_new(m, MACHINE_CONSOLE))
 		ret = -ENOMEM;
@@ -306,13 +310,35 @@ static int make_share(struct machine *m, struct machine_device *d)
 
 static int make_rng(struct machine *m, struct machine_device *d)
 {
-	int ret = virtio_rng_create(&d->rng, &m->memory, m->reactors,
-				    m->config->rng_function.queue_size,
-				    machine_ring_features(&m->config->rng_function));
+	int ret = virtio_rng_create(
+		&d->rng, &m->memory, m->reactors, m->config->rng_function.queue_size,
+		machine_ring_features(&m->config->rng_function), m->config->rng_rate);
 
 	if (!ret)
 		d->device = virtio_rng_device(d->rng);
 	return ret;
+}
+
+static int make_balloon(struct machine *m, struct machine_device *d)
+{
+	const struct virtio_balloon_options c = {
+		.memory = &m->memory,
+		.reactors = m->reactors,
+		.reactor = place_of(m, d, -1),
+		.queue_size = m->config->balloon_function.queue_size,
+		.features = machine_ring_features(&m->config->balloon_function),
+		.target = m->config->balloon_size,
+		.reporting = m->config->balloon_reporting,
+	};
+	int ret = virtio_balloon_create(&d->balloon, &c);
+
+	if (ret)
+		return ret;
+	if (m->config->pages != MEMORY_PAGES_DEFAULT)
+		log_line("balloon: what the guest gives up stays with this machine, as its memory "
+			 "is from the host's pool of huge pages; leave hugepages= out to have it");
+	d->device = virtio_balloon_device(d->balloon);
+	return 0;
 }
 
 static const struct config_function *function_of(const struct machine *m,
@@ -328,6 +354,8 @@ static const struct config_function *function_of(const struct machine *m,
 	case MACHINE_CONSOLE:
 	case MACHINE_PORTS:
 		return &m->config->console_function;
+	case MACHINE_BALLOON:
+		return &m->config->balloon_function;
 	default:
 		return &m->config->rng_function;
 	}
@@ -339,6 +367,7 @@ int machine_device_make(struct machine *m, struct machine_device *d)
 		[MACHINE_DISK] = make_disk,	      [MACHINE_NET] = make_net,
 		[MACHINE_SHARE] = make_share,	      [MACHINE_RNG] = make_rng,
 		[MACHINE_CONSOLE] = machine_make_hvc, [MACHINE_PORTS] = ports_make,
+		[MACHINE_BALLOON] = make_balloon,
 	};
 	struct virtio_pci_config c = { .host = m->pci, .irq = m->irq, .reactors = m->reactors };
 	int ret = make[d->kind](m, d);
@@ -366,6 +395,7 @@ void machine_device_unmake(struct machine *m, struct machine_device *d)
 	virtio_net_destroy(d->net);
 	virtio_9p_destroy(d->p9);
 	virtio_rng_destroy(d->rng);
+	virtio_balloon_destroy(d->balloon);
 	virtio_console_destroy(d->console);
 	if (d->kind == MACHINE_PORTS) {
 		ports_close(m->ports);

@@ -12,6 +12,7 @@
 #include "backends/vhost.h"
 #include "firmware/boot.h"
 #include "virtio/9p.h"
+#include "virtio/balloon.h"
 #include "virtio/blk.h"
 #include "virtio/console.h"
 #include "virtio/mmio.h"
@@ -36,6 +37,7 @@ enum machine_kind {
 	MACHINE_NET,
 	MACHINE_SHARE,
 	MACHINE_RNG,
+	MACHINE_BALLOON,
 	MACHINE_CONSOLE,
 	MACHINE_PORTS
 };
@@ -57,6 +59,7 @@ struct machine_device {
 	struct virtio_net *net;
 	struct virtio_9p *p9;
 	struct virtio_rng *rng;
+	struct virtio_balloon *balloon;
 	struct virtio_console *console;
 	struct virtio_device *device; /* of these */
 	struct virtio_pci *function;

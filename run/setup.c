@@ -154,6 +154,8 @@ static int want_modules(struct modules *modules, const struct setup *setup,
 	/* of use, and not needed */
 	if (error >= 0 && config->rng)
 		modules_want(modules, "virtio_rng", NULL);
+	if (error >= 0 && config->balloon)
+		modules_want(modules, "virtio_balloon", NULL);
 	return error < 0 ? error : 0;
 }
 

@@ -4,6 +4,7 @@
  */
 #include "virtio/describe.h"
 
+#include <linux/virtio_balloon.h>
 #include <linux/virtio_blk.h>
 #include <linux/virtio_console.h>
 #include <linux/virtio_net.h>
@@ -89,6 +90,14 @@ static const struct name console_names[] = {
 	{ VIRTIO_CONSOLE_F_EMERG_WRITE, "EMERG_WRITE" },
 };
 
+static const struct name balloon_names[] = {
+	{ VIRTIO_BALLOON_F_MUST_TELL_HOST, "MUST_TELL_HOST" },
+	{ VIRTIO_BALLOON_F_STATS_VQ, "STATS_VQ" },
+	{ VIRTIO_BALLOON_F_DEFLATE_ON_OOM, "DEFLATE_ON_OOM" },
+	{ VIRTIO_BALLOON_F_PAGE_POISON, "PAGE_POISON" },
+	{ VIRTIO_BALLOON_F_REPORTING, "PAGE_REPORTING" },
+};
+
 static const char *find(const struct name *names, size_t count, u32 bit)
 {
 	for (size_t i = 0; i < count; i++)
@@ -107,6 +116,8 @@ static const char *feature_name(u16 id, u32 bit)
 		name = find(net_names, ARRAY_SIZE(net_names), bit);
 	if (!name && id == VIRTIO_ID_CONSOLE)
 		name = find(console_names, ARRAY_SIZE(console_names), bit);
+	if (!name && id == VIRTIO_ID_BALLOON)
+		name = find(balloon_names, ARRAY_SIZE(balloon_names), bit);
 	return name;
 }
 

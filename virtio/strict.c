@@ -136,6 +136,12 @@ const struct strict_rule_text strict_rules[STRICT_RULES] = {
 	[STRICT_CONSOLE_CONTROL] = { "console-control", "5.3.6.2", false,
 				     "control messages are a driver's, and name ports there "
 				     "are" },
+	[STRICT_BALLOON_BUFFER] = { "balloon-buffer", "5.5.6", false,
+				    "arrays of pages and statistics are readable and whole, "
+				    "reports writable" },
+	[STRICT_BALLOON_PAGE] = { "balloon-page", "5.5.6", false,
+				  "pages of RAM go into the balloon, and what leaves it was in "
+				  "it" },
 };
 
 int strict_print_rules(void)

@@ -1,6 +1,6 @@
 /*
- * The options that make devices: --disk, --net and --rng, with what may follow each value. Main
- * thread.
+ * The options that make devices: --disk, --net, --rng and --balloon, with what may follow each
+ * value. Main thread.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "vm/config-table.h"
+#include "vm/log.h"
 
 /* ---- disk ---- */
 
@@ -270,14 +271,78 @@ int config_set_rng(struct config_parser *parser, const char *value)
 
 	if (!copy)
 		return config_no_memory();
+	config->rng_rate = 0;
 	config->rng_function = (struct config_function){ 0 };
 	parser->function = &config->rng_function;
 	parser->queue_size_max = CONFIG_RNG_QUEUE_SIZE;
 	err = config_bool(parser, NULL, config_next_part(&cursor), &config->rng);
 	if (!err)
-		err = config_parse_suboptions(parser, NULL, &cursor);
+		err = config_parse_suboptions(parser, config, &cursor);
 	free(copy);
 	return err;
+}
+
+static int set_rng_rate(struct config_parser *parser, void *target, const char *value)
+{
+	struct config *config = target;
+	u64 rate;
+	int err = config_number(parser, "rate", value, 1, UINT32_MAX, &rate);
+
+	if (!err)
+		config->rng_rate = (u32)rate;
+	return err;
+}
+
+/* ---- balloon ---- */
+
+static int set_balloon_size(struct config_parser *parser, void *target, const char *value)
+{
+	struct config *config = target;
+
+	return config_size(parser, value, &config->balloon_size);
+}
+
+static int set_balloon_reporting(struct config_parser *parser, void *target, const char *value)
+{
+	struct config *config = target;
+
+	return config_bool(parser, "reporting", value, &config->balloon_reporting);
+}
+
+int config_set_balloon(struct config_parser *parser, const char *value)
+{
+	struct config *config = parser->config;
+	char *copy = strdup(value), *cursor = copy;
+	int err;
+
+	if (!copy)
+		return config_no_memory();
+	config->balloon = true;
+	config->balloon_size = 0;
+	config->balloon_reporting = false;
+	config->balloon_function = (struct config_function){ 0 };
+	parser->function = &config->balloon_function;
+	parser->queue_size_max = CONFIG_BALLOON_QUEUE_SIZE;
+	err = config_parse_suboptions(parser, config, &cursor);
+	free(copy);
+	return err;
+}
+
+int config_check_balloon(const struct config *config)
+{
+	if (config->balloon_size > config->memory) {
+		log_line("--balloon size=%lluM: the machine has %lluM of memory; give less, or "
+			 "more --mem",
+			 (unsigned long long)(config->balloon_size >> 20),
+			 (unsigned long long)(config->memory >> 20));
+		return -EINVAL;
+	}
+	if (config->balloon_reporting && config->pages != MEMORY_PAGES_DEFAULT) {
+		log_line("--balloon reporting=on: memory from the host's pool of huge pages is not "
+			 "given back; leave it or hugepages= out");
+		return -EINVAL;
+	}
+	return 0;
 }
 
 const struct config_suboption config_disk_suboptions[] = {
@@ -328,5 +393,20 @@ const struct config_suboption config_net_suboptions[] = {
 		 "had "
 		 "(a line says so if not). The guest then filters what it receives by itself. The "
 		 "default is off." },
+	{ 0 },
+};
+
+const struct config_suboption config_rng_suboptions[] = {
+	{ "rate", "BYTES", .set = set_rng_rate,
+	  .man = "Random bytes a second that the guest may have. By default there is no limit." },
+	{ 0 },
+};
+
+const struct config_suboption config_balloon_suboptions[] = {
+	{ "size", "SIZE", .set = set_balloon_size,
+	  .man = "The memory that the guest shall give up, as for --mem. The default is 0." },
+	{ "reporting", "on|off", true, .set = set_balloon_reporting,
+	  .man = "The guest also reports pages that are free, which go back to the host until it "
+		 "uses them. The default is off." },
 	{ 0 },
 };

@@ -122,7 +122,8 @@ static bool wants_pci(const struct config_function *function)
 
 int config_check_mmio(const struct config *config)
 {
-	bool wanted = wants_pci(&config->rng_function) || wants_pci(&config->console_function);
+	bool wanted = wants_pci(&config->rng_function) || wants_pci(&config->console_function) ||
+		      wants_pci(&config->balloon_function);
 
 	for (u32 i = 0; i < config->disk_count; i++)
 		wanted |= wants_pci(&config->disks[i].function);
@@ -203,7 +204,7 @@ const struct config_suboption config_function_suboptions[] = {
 		 "for each queue and one for the configuration." },
 	{ "queue-size", "N", .shared = true, .set = set_queue_size,
 	  .man = "Entries of each virtqueue, a power of two up to the default: 256 for disks, "
-		 "512 for networks, 128 for shares and consoles, 64 for entropy." },
+		 "512 for networks, 64 for entropy, 128 for others." },
 	{ "packed", "on|off", .argument_optional = true, .shared = true, .set = set_packed,
 	  .man = "Offer virtqueues of the packed format, which drivers take if they know it. The "
 		 "default is off." },

@@ -336,6 +336,9 @@ static void man_control(void)
 		{ "power", "Press the power button." },
 		{ "quit", "End the machine, with status 4." },
 		{ "nmi", "Send every vCPU an NMI: a guest that hangs may say where." },
+		{ "balloon [SIZE]",
+		  "Set what the guest shall give up, as in 512M; without a size, print that, "
+		  "what it has given up, and statistics of its memory." },
 		{ "announce ID", "Have the guest make an interface known on its network." },
 	};
 

@@ -352,10 +352,16 @@ const struct config_option config_options[] = {
 		 "not let the guest go on. both has the output of both; input goes to hvc0 once "
 		 "its driver is there. The "
 		 "kernel is told by console= on its command line." },
-	{ "rng", "on|off", "entropy [on]; all devices: ,layout= ,queue-size= ..",
-	  .set = config_set_rng, .function = true,
+	{ "rng", "on|off", "entropy [on]", .set = config_set_rng,
+	  .suboptions = config_rng_suboptions, .function = true,
 	  .man = "Whether the machine has a virtio entropy device, so that boot never waits for "
 		 "randomness. The default is on." },
+	{ "balloon", "size=SIZE,..", "memory back", .set = config_set_balloon,
+	  .suboptions = config_balloon_suboptions, .function = true, .beside = true,
+	  .man = "A memory balloon: what the guest puts into it, and takes from it again when it "
+		 "would else run out of memory, goes back to the host. vmm ctl sets another size "
+		 "later. It has size= or reporting=on. Memory from the host's pool of huge pages "
+		 "stays with the machine." },
 	{ "iothreads", "N", "threads that serve disks and nets [1]", .set = config_set_iothreads,
 	  .suboptions = config_iothreads_suboptions,
 	  .man = "Threads that serve the queues of disks and networks, 1 to 64. The default is "
@@ -456,8 +462,8 @@ const struct config_option config_options[] = {
 		 "machine's PCI slots hot-plug slots." },
 	{ "help", NULL, "this page", .flag_only = true, .action = CONFIG_HELP,
 	  .man = "Print a summary." },
-	{ "version", NULL, "the version", .flag_only = true, .action = CONFIG_VERSION,
-	  .man = "Print the version." },
+	{ "version", NULL, "version; all devices: ,layout= ,queue-size= ..", .flag_only = true,
+	  .action = CONFIG_VERSION, .man = "Print the version." },
 	{ "man", NULL, "", .flag_only = true, .hidden = true, .action = CONFIG_MAN, .man = "" },
 };
 const size_t config_option_count = ARRAY_SIZE(config_options);

@@ -101,11 +101,15 @@ int config_set_string(char **to, const char *value);
 /* ---- config-share.c: what it says of --share ---- */
 int config_set_share(struct config_parser *parser, const char *value);
 extern const struct config_suboption config_share_suboptions[];
-/* ---- config-devices.c: what the table says of --disk, --net and --rng ---- */
+/* ---- config-devices.c: what the table says of --disk, --net, --rng and --balloon ---- */
 int config_set_disk(struct config_parser *parser, const char *value);
 int config_set_net(struct config_parser *parser, const char *value);
 int config_set_rng(struct config_parser *parser, const char *value);
-extern const struct config_suboption config_disk_suboptions[], config_net_suboptions[];
+int config_set_balloon(struct config_parser *parser, const char *value);
+/* When all options are known: does it go with the memory? 0, or -EINVAL after a log line. */
+int config_check_balloon(const struct config *config);
+extern const struct config_suboption config_disk_suboptions[], config_net_suboptions[],
+	config_rng_suboptions[], config_balloon_suboptions[];
 
 /* ---- config-ports.c: --console and --port ---- */
 int config_set_console(struct config_parser *parser, const char *value);

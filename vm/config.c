@@ -376,6 +376,8 @@ static int apply(struct config *config, const struct given *given, size_t count)
 		return 0;
 	}
 	err = config_check_mmio(config);
+	if (!err)
+		err = config_check_balloon(config);
 	if (err)
 		return err;
 	if (config->kernel)

@@ -27,11 +27,12 @@
 #define CONFIG_BOOT_SECONDS  120
 
 /* Entries of a virtqueue, at most and by default. */
-#define CONFIG_DISK_QUEUE_SIZE	256
-#define CONFIG_NET_QUEUE_SIZE	512
-#define CONFIG_RNG_QUEUE_SIZE	64
-#define CONFIG_PORT_QUEUE_SIZE	128
-#define CONFIG_SHARE_QUEUE_SIZE 128
+#define CONFIG_DISK_QUEUE_SIZE	  256
+#define CONFIG_NET_QUEUE_SIZE	  512
+#define CONFIG_RNG_QUEUE_SIZE	  64
+#define CONFIG_PORT_QUEUE_SIZE	  128
+#define CONFIG_SHARE_QUEUE_SIZE	  128
+#define CONFIG_BALLOON_QUEUE_SIZE 128
 
 enum config_layout { CONFIG_LAYOUT_TRANSITIONAL, CONFIG_LAYOUT_MODERN, CONFIG_LAYOUT_LEGACY };
 enum config_place { CONFIG_PLACE_ANY, CONFIG_PLACE_PIO, CONFIG_PLACE_MMIO };
@@ -174,7 +175,12 @@ struct config {
 	struct config_function console_function; /* of its device, and of the ports' */
 	char *serial; /* "stdio" (default), "none", "pty" or a file's path */
 	bool rng;     /* default on */
+	u32 rng_rate; /* bytes a second, 0: any */
 	struct config_function rng_function;
+	bool balloon;
+	u64 balloon_size;	/* bytes, up to memory */
+	bool balloon_reporting; /* default off */
+	struct config_function balloon_function;
 	u32 iothreads;
 	bool poll_given;
 	u32 poll_us; /* longest busy-polling window, if poll_given */

@@ -76,6 +76,7 @@ static u32 wanted_events(const struct reactor_op *op)
 		return op->flags;
 	case REACTOR_FSYNC:
 	case REACTOR_FALLOCATE:
+	case REACTOR_MADVISE:
 	case REACTOR_CODES:
 		break;
 	}
@@ -119,8 +120,8 @@ static void epoll_engine_end(struct reactor *reactor)
 static void epoll_engine_submit(struct reactor *reactor, struct reactor_op *op)
 {
 	struct epoll *epoll = reactor->ring;
-	bool here = op->code == REACTOR_POLL || op->nonblocking ||
-		    !reactor->reactors->storage[op->file];
+	bool here = op->code != REACTOR_MADVISE && (op->code == REACTOR_POLL || op->nonblocking ||
+						    !reactor->reactors->storage[op->file]);
 
 	op->state = REACTOR_OP_QUEUED;
 	reactor_op_list_append(here ? &epoll->fresh : &epoll->disk, op);

@@ -20,8 +20,9 @@
 static const u64 one = 1;
 
 static const u8 allowed_ops[] = {
-	IORING_OP_READ,	 IORING_OP_READV,     IORING_OP_WRITE,	  IORING_OP_WRITEV,
-	IORING_OP_FSYNC, IORING_OP_FALLOCATE, IORING_OP_POLL_ADD, IORING_OP_ASYNC_CANCEL,
+	IORING_OP_READ,	    IORING_OP_READV,	    IORING_OP_WRITE,
+	IORING_OP_WRITEV,   IORING_OP_FSYNC,	    IORING_OP_FALLOCATE,
+	IORING_OP_POLL_ADD, IORING_OP_ASYNC_CANCEL, IORING_OP_MADVISE,
 };
 
 static void uring_enter(struct reactor *reactor, bool wait);
@@ -188,6 +189,10 @@ void uring_prepare(struct io_uring_sqe *sqe, const struct reactor_op *op)
 	case REACTOR_POLL:
 		io_uring_prep_poll_add(sqe, op->file, op->flags);
 		break;
+	case REACTOR_MADVISE:
+		io_uring_prep_madvise(sqe, op->iov->iov_base, (off_t)op->iov->iov_len,
+				      (int)op->flags);
+		break;
 	case REACTOR_CODES:
 		break;
 	}
@@ -219,7 +224,8 @@ static void uring_submit(struct reactor *reactor, struct reactor_op *op)
 		uring_iopoll_submit(reactor, op);
 	else
 		uring_submit_plain(reactor, op);
-	if (!op->nonblocking && !reactor->reactors->storage[op->file])
+	if (op->code != REACTOR_MADVISE && !op->nonblocking &&
+	    !reactor->reactors->storage[op->file])
 		uring->waiting[op->file] = op;
 }
 

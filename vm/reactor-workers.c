@@ -1,6 +1,6 @@
 /*
- * The threads that block in file I/O so that a reactor need not: READV, WRITEV, FSYNC and FALLOCATE
- * of an engine that cannot have the kernel do them. One pool serves all reactors, first come, first
+ * The threads that block so that a reactor need not: READV, WRITEV, FSYNC, FALLOCATE and MADVISE of
+ * an engine that cannot have the kernel do them. One pool serves all reactors, first come, first
  * served.
  */
 #include <errno.h>
@@ -8,6 +8,7 @@
 #include <linux/io_uring.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #include "vm/reactor-engine.h"
 
@@ -30,7 +31,7 @@ struct reactor_workers {
 
 static s32 perform(const struct reactor_op *op)
 {
-	int fd = op->reactor->reactors->fds[op->file];
+	int fd = op->code == REACTOR_MADVISE ? -1 : op->reactor->reactors->fds[op->file];
 	int error = -EINVAL;
 
 	switch (op->code) {
@@ -44,6 +45,9 @@ static s32 perform(const struct reactor_op *op)
 		do
 			error = fallocate(fd, (int)op->flags, (off_t)op->offset, (off_t)op->length);
 		while (error < 0 && errno == EINTR);
+		break;
+	case REACTOR_MADVISE:
+		error = madvise(op->iov->iov_base, op->iov->iov_len, (int)op->flags);
 		break;
 	case REACTOR_POLL:
 	case REACTOR_CODES:

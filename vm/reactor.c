@@ -41,7 +41,7 @@ void reactor_submit(struct reactor *reactor, struct reactor_op *op)
 
 	op->reactor = reactor;
 	counter_add(&reactor->counts.operations, 1);
-	if (!reactors->storage[op->file]) {
+	if (op->code == REACTOR_MADVISE || !reactors->storage[op->file]) {
 		if (op->code == REACTOR_WRITEV)
 			reactor->sent_sweep = reactor->counts.sweeps;
 		reactors->engine->submit(reactor, op);

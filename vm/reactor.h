@@ -31,6 +31,7 @@ enum reactor_code {
 	REACTOR_FSYNC,	   /* flags: IORING_FSYNC_DATASYNC or 0 */
 	REACTOR_FALLOCATE, /* flags: fallocate(2)'s mode */
 	REACTOR_POLL,	   /* flags: poll events; one shot, result: events */
+	REACTOR_MADVISE,   /* flags: madvise(2)'s advice, for iov[0]; no file */
 	REACTOR_CODES
 };
 

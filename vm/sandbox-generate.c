@@ -116,7 +116,7 @@ static const struct rule calls[] = {
 	CALL_IF(fcntl, M, 1, LOW, F_GETFL),
 	CALL_IF(fcntl, M, 1, LOW, F_SETFL),
 	CALL_IF(fcntl, M, 1, LOW, F_DUPFD_CLOEXEC),
-	CALL(timerfd_settime, M),
+	CALL(timerfd_settime, M | R),
 	CALL(alarm, M),
 	CALL(setitimer, M),
 	/* ---- clients of named ports: of sockets that listen already ---- */

@@ -330,6 +330,38 @@ static void test_functions(void **state)
 	       "on,notify-data");
 	refuse("layout|twice", "--net", "t,layout=legacy,layout=modern");
 	refuse("layot|did you mean layout?|queue-size", "--rng", "on,layot=modern");
+	refuse("--virtio-mmio|vectors=", "--kernel", "k", "--virtio-mmio", "acpi", "--balloon",
+	       "size=1,vectors=1");
+}
+
+static void test_balloon(void **state)
+{
+	(void)state;
+	accept("--kernel", "k");
+	assert_true(!config.balloon && !config.rng_rate);
+	config_free(&config);
+	accept("--kernel", "k", "--rng", "on,rate=1000", "--balloon",
+	       "size=512M,reporting,queue-size=32");
+	assert_true(config.balloon && config.balloon_reporting);
+	assert_int_equal(config.balloon_size, MIB(512));
+	assert_int_equal(config.balloon_function.queue_size, 32);
+	assert_int_equal(config.rng_rate, 1000);
+	config_free(&config);
+	accept("--kernel", "k", "--balloon", "reporting=off", "--mem", "512M,hugepages=2M");
+	assert_true(config.balloon && !config.balloon_reporting && !config.balloon_size);
+	config_free(&config);
+	refuse("size=513M|has 512M|give less", "--kernel", "k", "--balloon", "size=513M");
+	refuse("reporting=on|hugepages=", "--kernel", "k", "--balloon", "reporting", "--mem",
+	       "512M,hugepages=2M");
+	refuse("--balloon|negative", "--balloon", "size=-1");
+	refuse("--balloon lots|not a size", "--balloon", "size=lots");
+	refuse("--balloon|size has no value", "--balloon", "size");
+	refuse("--balloon|512M is no key|size, reporting", "--balloon", "512M");
+	refuse("reporting=maybe|on nor off", "--balloon", "reporting=maybe");
+	refuse("queue-size=256|2 to 128", "--balloon", "size=1,queue-size=256");
+	refuse("--balloon|empty", "--balloon=");
+	refuse("rate=0|too small", "--rng", "on,rate=0");
+	refuse("rate=fast|not a number", "--rng", "on,rate=fast");
 }
 
 static void test_usage(void **state)
@@ -472,7 +504,8 @@ static const char *const told[] = { "kernel",	 "initrd",  "cmdline", "cpus",	   
 				    "disk",	 "net",	    "serial",  "rng",	    "share",
 				    "iothreads", "timeout", "grace",   "no-reboot", "no-sandbox",
 				    "config",	 "help",    "version", "stats",	    "boot-timing",
-				    "pin",	 "vmcore",  "strict",  "control",   "virtio-mmio" };
+				    "pin",	 "vmcore",  "strict",  "control",   "virtio-mmio",
+				    "balloon" };
 static const char *const statuses[] = {
 	"0", "1", "2", "3", "4", "120", "123", "124", "125", "128+N"
 };
@@ -565,14 +598,14 @@ static void test_full_output(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_defaults),    cmocka_unit_test(test_everything),
-		cmocka_unit_test(test_memory),	    cmocka_unit_test(test_cpus),
-		cmocka_unit_test(test_gdb),	    cmocka_unit_test(test_disks),
-		cmocka_unit_test(test_nets),	    cmocka_unit_test(test_functions),
-		cmocka_unit_test(test_usage),	    cmocka_unit_test(test_actions),
-		cmocka_unit_test(test_file),	    cmocka_unit_test(test_examples),
-		cmocka_unit_test(test_help),	    cmocka_unit_test(test_man),
-		cmocka_unit_test(test_full_output),
+		cmocka_unit_test(test_defaults), cmocka_unit_test(test_everything),
+		cmocka_unit_test(test_memory),	 cmocka_unit_test(test_cpus),
+		cmocka_unit_test(test_gdb),	 cmocka_unit_test(test_disks),
+		cmocka_unit_test(test_nets),	 cmocka_unit_test(test_functions),
+		cmocka_unit_test(test_balloon),	 cmocka_unit_test(test_usage),
+		cmocka_unit_test(test_actions),	 cmocka_unit_test(test_file),
+		cmocka_unit_test(test_examples), cmocka_unit_test(test_help),
+		cmocka_unit_test(test_man),	 cmocka_unit_test(test_full_output),
 	};
 
 	return cmocka_run_group_tests(tests, open_errors, tear_down);

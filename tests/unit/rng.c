@@ -18,6 +18,9 @@ struct fixture {
 	int interrupt;
 };
 
+/* Of the next fixture, bytes a second. */
+static u32 rate;
+
 static int up(void **state, bool epoll)
 {
 	static struct fixture fixture;
@@ -26,7 +29,7 @@ static int up(void **state, bool epoll)
 	memset(f, 0, sizeof(*f));
 	driver_machine_up(&f->machine, RAM, 1, epoll);
 	assert_int_equal(virtio_rng_create(&f->rng, &f->machine.memory, f->machine.reactors, 0,
-					   VIRTIO_OPTIONAL),
+					   VIRTIO_OPTIONAL, rate),
 			 0);
 	f->device = virtio_rng_device(f->rng);
 	f->interrupt = driver_interrupt(&f->machine, &f->device->queues[0]);
@@ -149,6 +152,70 @@ static void leaves_readable_parts_alone(void **state)
 	assert_memory_not_equal(bytes + 4096, zero, 16);
 }
 
+static int up_slow_uring(void **state)
+{
+	rate = 4000;
+	return up(state, false);
+}
+
+static int up_slow_epoll(void **state)
+{
+	rate = 4000;
+	return up(state, true);
+}
+
+static int down_slow(void **state)
+{
+	rate = 0;
+	return down(state);
+}
+
+/* One second's bytes may come at once, more only at the rate; and no buffer comes back empty, not
+ * even one that is larger than all that (5.4.6.1). */
+static void keeps_to_its_rate(void **state)
+{
+	struct fixture *f = *state;
+	const struct driver_part large = { BUFFER, KIB(32), true }, part = { BUFFER, 500, true };
+	const u8 *bytes = memory_at(&f->machine.memory, BUFFER, KIB(32));
+	u64 since = driver_ms(), taken;
+	u32 written;
+
+	ask(f, &large, 1, &written);
+	assert_int_equal(written, rate);
+	assert_int_equal(bytes[rate] | bytes[KIB(32) - 1], 0);
+	taken = written;
+	while (taken < 2 * rate) {
+		ask(f, &part, 1, &written);
+		assert_int_equal(written, 500);
+		taken += written;
+		/* (a clock of whole milliseconds) */
+		assert_true(taken - rate <= (driver_ms() - since + 1) * rate / 1000);
+	}
+}
+
+/* One that waits for its bytes is no hindrance to a reset. */
+static void resets_while_it_waits(void **state)
+{
+	struct fixture *f = *state;
+	const struct driver_part part = { BUFFER, 4000, true };
+	u32 written;
+
+	ask(f, &part, 1, &written);
+	for (u32 n = 0; n < 3; n++) {
+		assert_true(driver_add(&f->ring, &part, 1) >= 0);
+		driver_kick(&f->ring);
+		usleep(1000);
+		assert_false(driver_used(&f->ring, NULL, NULL));
+		driver_reset(f->device);
+		assert_true(driver_negotiate(f->device, BIT64(VIRTIO_RING_F_INDIRECT_DESC)));
+		driver_ring_init(&f->ring, &f->machine.memory, RINGS, 16, false);
+		driver_queue(f->device, 0, &f->ring);
+		driver_ok(f->device);
+	}
+	ask(f, &(struct driver_part){ BUFFER, 1, true }, 1, &written);
+	assert_int_equal(written, 1);
+}
+
 /* From here on getrandom(2) fails in this process, so what needs it is the last test. */
 static int up_without_entropy(void **state)
 {
@@ -209,10 +276,16 @@ int main(void)
 		cmocka_unit_test_setup_teardown(readable_buffer_breaks_it, up_uring, down),
 		cmocka_unit_test_setup_teardown(leaves_readable_parts_alone, up_uring, down),
 	};
+	const struct CMUnitTest slow[] = {
+		cmocka_unit_test_setup_teardown(keeps_to_its_rate, up_slow_uring, down_slow),
+		cmocka_unit_test_setup_teardown(keeps_to_its_rate, up_slow_epoll, down_slow),
+		cmocka_unit_test_setup_teardown(resets_while_it_waits, up_slow_uring, down_slow),
+		cmocka_unit_test_setup_teardown(resets_while_it_waits, up_slow_epoll, down_slow),
+	};
 	const struct CMUnitTest last[] = {
 		cmocka_unit_test_setup_teardown(gives_no_empty_buffers, up_without_entropy, down),
 	};
-	int failed = driver_run_two(tests);
+	int failed = driver_run_two(tests) + driver_run_two(slow);
 
 	return failed + cmocka_run_group_tests(last, NULL, NULL);
 }
