@@ -24,7 +24,7 @@
 #define DRIVER_SET (VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER)
 #define FEATURES   (DRIVER_SET | VIRTIO_CONFIG_S_FEATURES_OK)
 
-static struct function blk, rng, net, console;
+static struct function blk, rng, net, console, balloon;
 static struct driver d;
 static struct virtio_blk_outhdr header;
 static u8 status_byte, *data;
@@ -545,6 +545,31 @@ static void console_control(void)
 	settle();
 }
 
+/* What page numbers there are, on both queues. */
+static void balloon_array(void *array, u32 size)
+{
+	start_modern(&d, &balloon, VERSION_1, 2);
+	for (u32 i = 0; i < 2; i++) {
+		add_chain(&d.queue[i], &(const struct part){ array, size }, 1, 1);
+		ring(&d, i, DOORBELL_IO);
+	}
+	settle();
+}
+
+static void balloon_buffer(void)
+{
+	static u32 page = 0xfff;
+
+	balloon_array(&page, 2);
+}
+
+static void balloon_page(void)
+{
+	static u32 page = 0xffffffff;
+
+	balloon_array(&page, sizeof(page));
+}
+
 static const struct {
 	const char *rule;
 	void (*break_it)(void);
@@ -608,6 +633,8 @@ static const struct {
 	{ "rng-buffer", rng_buffer, NULL, &rng, false },
 	{ "console-buffer", console_buffer, NULL, &console, false },
 	{ "console-control", console_control, NULL, &console, false },
+	{ "balloon-buffer", balloon_buffer, NULL, &balloon, false },
+	{ "balloon-page", balloon_page, NULL, &balloon, false },
 };
 
 /* Both layouts, both doorbells, as the specification has it. */
@@ -651,6 +678,7 @@ void break_rules(bool fail, bool only_behave)
 	find_function(&blk, VIRTIO_ID_BLOCK, 0);
 	find_function(&rng, VIRTIO_ID_RNG, 0);
 	find_function(&console, VIRTIO_ID_CONSOLE, 0);
+	find_function(&balloon, VIRTIO_ID_BALLOON, 0);
 	behave();
 	say("behaved\n");
 	if (only_behave)
@@ -672,8 +700,8 @@ void break_rules(bool fail, bool only_behave)
 		} while (!needs_reset && !rules[i].should && patience--);
 		say("%s %s\n", needs_reset ? "needs-reset" : "goes-on", rules[i].rule);
 	}
-	for (u32 i = 0; i < 4; i++) {
-		d.f = i == 0 ? &blk : i == 1 ? &rng : i == 2 ? &console : &net;
+	for (u32 i = 0; i < 5; i++) {
+		d.f = i == 0 ? &blk : i == 1 ? &rng : i == 2 ? &console : i == 3 ? &balloon : &net;
 		if (d.f != &net || network)
 			reset(&d);
 	}

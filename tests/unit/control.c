@@ -4,6 +4,7 @@
  */
 #include "tests/unit/machine-fixture.h"
 #include <jansson.h>
+#include <linux/virtio_balloon.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include "machine/control.h"
@@ -200,6 +201,7 @@ static void noise_is_answered(void **state)
 		"{\"command\":\"list\"}",
 		"{\"command\":\"resize\",\"id\":\"blk0\",\"size\":1048576,\"shrink\":true}",
 		"{\"command\":\"announce\",\"id\":\"net0\"}",
+		"{\"command\":\"balloon\",\"size\":4096}",
 		"{\"command\":\"remove\",\"id\":\"blk9\",\"force\":true,\"timeout\":0}",
 		"{\"command\":\"add\",\"disk\":\"x,ro\",\"learned\":{\"alignment\":512}}",
 	};
@@ -241,6 +243,59 @@ static void what_is_asked_happens(void **state)
 	expect(fd, "{\"command\":\"quit\"}", "done", NULL);
 	assert_int_equal(end_reason(&m.end, NULL), END_QUIT);
 	close(fd);
+}
+
+/* A driver that has promised statistics, and never tells them. */
+static void silent_driver(struct virtio_device *device)
+{
+	struct virtio_queue *queue = &device->queues[2];
+
+	pthread_mutex_lock(&device->lock);
+	virtio_status_write(device, VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER, false);
+	virtio_features_write(device, 0, BIT(VIRTIO_BALLOON_F_STATS_VQ), false);
+	virtio_features_write(device, 1, BIT(VIRTIO_F_VERSION_1 - 32), false);
+	virtio_status_write(device, device->status | VIRTIO_CONFIG_S_FEATURES_OK, false);
+	queue->descriptors = 0x10000;
+	queue->driver = 0x20000;
+	queue->used = 0x30000;
+	virtio_queue_enable(queue);
+	virtio_status_write(device, device->status | VIRTIO_CONFIG_S_DRIVER_OK, false);
+	pthread_mutex_unlock(&device->lock);
+	reactors_settle(m.reactors);
+}
+
+static void the_balloon_is_asked(void **state)
+{
+	int fd = client(), other = client();
+	struct machine_device *d;
+
+	(void)state;
+	config.memory = MIB(64);
+	expect(fd, "{\"command\":\"balloon\"}", "error", "has none; start it with");
+	expect(fd, "{\"command\":\"balloon\",\"size\":0}", "error", "has none; start it with");
+	d = machine_device_new(&m, MACHINE_BALLOON);
+	assert_int_equal(machine_device_make(&m, d), 0);
+	expect(fd, "{\"command\":\"balloon\",\"size\":67108865}", "error", "give 0 to that");
+	expect(fd, "{\"command\":\"balloon\",\"size\":-1}", "error", "give 0 to that");
+	expect(fd, "{\"command\":\"balloon\",\"size\":\"1M\"}", "error", "Expected integer");
+	expect(fd, "{\"command\":\"balloon\",\"id\":\"balloon\"}", "error", "docs/control.md");
+	expect(fd, "{\"command\":\"balloon\",\"size\":33554432}", "target", NULL);
+	expect(fd, "{\"command\":\"balloon\"}", "actual", NULL); /* at once: there is no driver */
+	silent_driver(d->device);
+	assert_true(say(fd, "{\"command\":\"balloon\"}\n", 22));
+	assert_true(say(other, "{\"command\":\"balloon\"}\n", 22));
+	assert_null(hear(fd));
+	close(other); /* who does not wait is not waited for */
+	other = client();
+	lists(other);
+	turn_at(11 * NS);
+	assert_non_null(strstr(hear(fd), "\"target\": 33554432, \"actual\": 0}"));
+	assert_true(say(fd, "{\"command\":\"balloon\"}\n", 22));
+	assert_null(hear(fd));
+	virtio_device_power_on(d->device);
+	lists(other);
+	close(fd);
+	close(other);
 }
 
 /* ---- clients ---- */
@@ -512,6 +567,7 @@ int main(void)
 		TEST(half_a_request_has_its_time), TEST(clients_beyond_number),
 		TEST(descriptors_do_not_pile_up),  TEST(a_removal_is_answered_when_it_is_done),
 		TEST(the_socket_is_the_users),	   TEST(devices_are_described),
+		TEST(the_balloon_is_asked),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
