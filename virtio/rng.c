@@ -44,7 +44,7 @@ static u32 allowance(struct virtio_rng *rng, u32 bytes)
 
 	if (bytes > BYTES_MAX)
 		bytes = BYTES_MAX;
-	if (true)
+	if (!rng->rate)
 		return bytes;
 	rng->filled_at = now;
 	rng->bucket += (passed < NS ? passed : NS) * rng->rate;
