@@ -173,7 +173,8 @@ static void done(struct reactor_op *op, s32 result)
 
 /* ---- buffers: each goes on with one, and returns true when all of it is done ---- */
 
-static bool inflate(struct work *work)
+/* Into the balloon, or out of it. */
+static bool move_pages(struct work *work, bool out)
 {
 	struct virtio_balloon *balloon = work->balloon;
 	u64 page;
@@ -183,43 +184,25 @@ static bool inflate(struct work *work)
 			virtio_queue_schedule(work->queue);
 			return false;
 		}
-		if (!find_page(work, false, &page))
+		if (!find_page(work, out, &page))
 			continue;
-		/* Linux hands them out upwards, and downwards. */
-		if (work->first == work->next)
-			work->first = work->next = page;
-		if (page == work->next) {
-			work->next++;
-		} else if (page + 1 == work->first) {
-			work->first--;
-		} else {
-			if (give_run_back(work))
-				return false;
-			work->first = page;
-			work->next = page + 1;
+		if (!out) {
+			/* Linux hands them out upwards, and downwards. */
+			if (page + 1 == work->first) {
+				work->first--;
+			} else {
+				if (page != work->next) {
+					if (give_run_back(work))
+						return false;
+					work->first = page;
+				}
+				work->next = page + 1;
+			}
 		}
-		balloon->map[page / 64] |= BIT64(page % 64);
-		counter_add(&balloon->inflated, 1);
+		balloon->map[page / 64] ^= BIT64(page % 64);
+		counter_add(out ? &balloon->deflated : &balloon->inflated, 1);
 	}
 	return !give_run_back(work);
-}
-
-static bool deflate(struct work *work)
-{
-	struct virtio_balloon *balloon = work->balloon;
-	u64 page;
-
-	for (u32 turn = 0; work->buffer.readable_bytes - work->at >= 4; work->at += 4) {
-		if (turn++ == PAGES_A_TURN) {
-			virtio_queue_schedule(work->queue);
-			return false;
-		}
-		if (!find_page(work, true, &page))
-			continue;
-		balloon->map[page / 64] &= ~BIT64(page % 64);
-		counter_add(&balloon->deflated, 1);
-	}
-	return true;
 }
 
 /* 5.5.6.6: pages that are free. Where they hold a value that the driver counts on, other than 0,
@@ -296,9 +279,8 @@ static enum virtio_served serve(struct virtio_queue *queue)
 			take_statistics(work);
 			continue;
 		}
-		over = queue->index == INFLATE	 ? inflate(work)
-		       : queue->index == DEFLATE ? deflate(work)
-						 : report(work);
+		over = queue->index > DEFLATE ? report(work)
+					      : move_pages(work, queue->index == DEFLATE);
 		if (!over)
 			return VIRTIO_SERVED_LATER;
 		finish(work);

@@ -263,23 +263,33 @@ int config_set_net(struct config_parser *parser, const char *value)
 
 /* ---- rng ---- */
 
-int config_set_rng(struct config_parser *parser, const char *value)
+/* A device of which there is one; on: the value begins with whether there is. */
+static int set_single(struct config_parser *parser, const char *value,
+		      struct config_function *function, u32 queue_size, bool *on)
 {
-	struct config *config = parser->config;
 	char *copy = strdup(value), *cursor = copy;
-	int err;
+	int err = 0;
 
 	if (!copy)
 		return config_no_memory();
-	config->rng_rate = 0;
-	config->rng_function = (struct config_function){ 0 };
-	parser->function = &config->rng_function;
-	parser->queue_size_max = CONFIG_RNG_QUEUE_SIZE;
-	err = config_bool(parser, NULL, config_next_part(&cursor), &config->rng);
+	*function = (struct config_function){ 0 };
+	parser->function = function;
+	parser->queue_size_max = queue_size;
+	if (on)
+		err = config_bool(parser, NULL, config_next_part(&cursor), on);
 	if (!err)
-		err = config_parse_suboptions(parser, config, &cursor);
+		err = config_parse_suboptions(parser, parser->config, &cursor);
 	free(copy);
 	return err;
+}
+
+int config_set_rng(struct config_parser *parser, const char *value)
+{
+	struct config *config = parser->config;
+
+	config->rng_rate = 0;
+	return set_single(parser, value, &config->rng_function, CONFIG_RNG_QUEUE_SIZE,
+			  &config->rng);
 }
 
 static int set_rng_rate(struct config_parser *parser, void *target, const char *value)
@@ -312,20 +322,12 @@ static int set_balloon_reporting(struct config_parser *parser, void *target, con
 int config_set_balloon(struct config_parser *parser, const char *value)
 {
 	struct config *config = parser->config;
-	char *copy = strdup(value), *cursor = copy;
-	int err;
 
-	if (!copy)
-		return config_no_memory();
 	config->balloon = true;
 	config->balloon_size = 0;
 	config->balloon_reporting = false;
-	config->balloon_function = (struct config_function){ 0 };
-	parser->function = &config->balloon_function;
-	parser->queue_size_max = CONFIG_BALLOON_QUEUE_SIZE;
-	err = config_parse_suboptions(parser, config, &cursor);
-	free(copy);
-	return err;
+	return set_single(parser, value, &config->balloon_function, CONFIG_BALLOON_QUEUE_SIZE,
+			  NULL);
 }
 
 int config_check_balloon(const struct config *config)

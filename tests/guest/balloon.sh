@@ -1,6 +1,6 @@
 # The memory balloon under Debian's driver: the process's memory falls when the guest gives some up and when it reports free
 # pages, and the guest has it again; every layout; a driver that runs out of memory, leaves and comes back, and is reset.
-# bed: timeout=900 cost=200
+# bed: timeout=1200 cost=250
 
 sock=$work/control
 ctl() { "$vmm" ctl "$sock" "$@"; }
@@ -32,6 +32,8 @@ falls() { # MIB: as soon as the process has no more
 	done
 	return 1
 }
+# Linux (6.1) notifies the statistics' queue before DRIVER_OK; that is all it does wrong.
+behaved() { ! grep 'virtio 1.3' "$err" | grep -v 'balloon, queue 2: kick-early'; }
 statistic() { ctl balloon | sed -n "s/^ *\"$1\": \([0-9]*\).*/\1/p"; }
 
 lib='
@@ -48,7 +50,7 @@ try_layout() { # NAME EXPECTED-FEATURES BALLOON-KEYS WORDS
 	name=$1 features=$2 keys=$3
 	shift 3
 	{ echo "$lib"; cat <<'X'; } >script
-touch_memory 200
+touch_memory 90
 echo "features $(feature 32)$(feature 34)"
 echo '@touched'
 read -r line
@@ -56,14 +58,14 @@ cp /bin/busybox /tmp/again && t 'memory from it is sound' cmp /bin/busybox /tmp/
 X
 	[ -p keys ] || mkfifo keys
 	exec 6<>keys
-	start_guest name="$name" limit=150 root=no stdin=keys <script -- --balloon "size=0$keys" --control "$sock" \
+	start_guest name="$name" mem=256M limit=200 root=no stdin=keys <script -- --balloon "size=0$keys" --control "$sock" \
 		--strict warn "$@"
 	wait_console '^@touched' 100
 	before=$(rss)
-	check "$name: a size is set" ctl balloon 256M
-	check "$name: the guest gives it up" holds 256
+	check "$name: a size is set" ctl balloon 100M
+	check "$name: the guest gives it up" holds 100
 	after=$(rss)
-	check "$name: the process has less memory ($before, $after MiB)" [ "$after" -le $((before - 150)) ]
+	check "$name: the process has less memory ($before, $after MiB)" [ "$after" -le $((before - 50)) ]
 	free=$(statistic free-memory)
 	check "$name: statistics" [ "${free:-0}" -gt 1000000 ]
 	ctl balloon 0 >/dev/null
@@ -73,7 +75,7 @@ X
 	exec 6>&-
 	guest_results "$name"
 	check_out "$name: features" "^features $features"
-	check "$name: no rule is broken" sh -c '! grep -q "virtio 1.3" "$0"' "$err"
+	check "$name: no rule is broken" behaved
 }
 try_layout modern 10 ,layout=modern
 try_layout legacy 00 ,layout=legacy
@@ -103,7 +105,7 @@ wait_guest
 exec 6>&-
 guest_results reporting
 check 'reporting: it is counted' sh -c 'grep -q "\"reported_bytes\": [0-9]\{9\}" "$0"' "$dir/stats.json"
-check 'reporting: no rule is broken' sh -c '! grep -q "virtio 1.3" "$0"' "$err"
+check 'reporting: no rule is broken' behaved
 
 # ---- a guest in need, drivers that come and go, resets in the middle ----
 { echo "$lib"; cat <<'X'; } >script
@@ -132,8 +134,7 @@ echo '@reboot'
 reboot -f
 X
 exec 6<>keys
-start_guest name=need limit=500 root=no stdin=keys <script -- --balloon size=320M --control "$sock" --strict warn \
-	--stats "$dir/stats-need.json"
+start_guest name=need limit=500 root=no stdin=keys <script -- --balloon size=320M --control "$sock" --strict warn
 wait_console '^@up' 100
 check 'the first size is the option'\''s' holds 320
 echo first >&6
@@ -156,14 +157,15 @@ said 'what is no size is told' 2 'balloon lots: not a size' balloon lots
 said 'two sizes are one too many' 2 'balloon takes one size' balloon 1M 2M
 ctl devices >"$dir/devices"
 check 'devices shows its features' grep -q 'negotiated.*MUST_TELL_HOST STATS_VQ DEFLATE_ON_OOM' "$dir/devices"
+ctl stats >"$dir/stats-need"
+check 'no page is refused' grep -q '"refused_pages": 0' "$dir/stats-need"
 check 'it can be taken away' ctl remove balloon
 said 'then there is none' 1 'balloon: the machine has none' balloon
 echo end >&6
 wait_guest
 exec 6>&-
 guest_results need
-check 'no rule is broken, no page refused' sh -c '! grep -q "virtio 1.3" "$0" && ! grep -q "\"refused_pages\": [1-9]" "$1"' \
-	"$err" "$dir/stats-need.json"
+check 'no rule is broken' behaved
 
 refuse 'more than the memory' 2 'give less, or more --mem' --kernel "$assets/vmlinuz-cloud" --mem 256M --balloon size=257M
 refuse 'no size' 2 'not a size' --kernel "$assets/vmlinuz-cloud" --balloon size=lots
