@@ -622,7 +622,16 @@ int main(void)
 	const struct CMUnitTest legacy[] = {
 		balloon_test(legacy_driver),
 	};
-	int failed = driver_run_all(tests);
+	const struct CMUnitTest few[] = {
+		cmocka_unit_test_setup_teardown(inflate_and_deflate, uring, down),
+		cmocka_unit_test_setup_teardown(reset_in_the_middle, uring, down),
+	};
+	int failed = driver_run_all(tests) + driver_run(legacy, false, false);
 
-	return failed + driver_run(legacy, false, false);
+	/* each form that the kernel may leave a reactor in */
+	for (size_t i = 0; i < ARRAY_SIZE(reactor_modes); i++) {
+		driver_mode = reactor_modes[i];
+		failed += driver_run(few, false, false);
+	}
+	return failed;
 }
