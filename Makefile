@@ -228,15 +228,18 @@ $(patsubst %.c,build/uncounted/%.o,$(ONCE)): CFLAGS += -Oz
 build/uncounted/vm/sandbox.o: build/obj/sandbox-filters.h
 
 build/bench/vmm-uncounted: $(UNCOUNTED_OBJECTS) | $(LIBRARIES)
+	@mkdir -p $(@D)
 	@echo '  LD    $@'
 	$(Q)$(CC) $(CFLAGS) $(BASE) $(LDFLAGS) -o $@ $(UNCOUNTED_OBJECTS) $(LDLIBS)
 
 # The data path without a machine, in counts.
 build/bench/datapath: tests/bench/datapath.c $(filter-out build/obj/main.o,$(OBJECTS)) | $(LIBRARIES)
+	@mkdir -p $(@D)
 	@echo '  LD    $@'
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(BASE) -o $@ $^ $(LDLIBS) -lcmocka
 
 build/bench/datapath-uncounted: tests/bench/datapath.c $(filter-out build/uncounted/main.o,$(UNCOUNTED_OBJECTS)) | $(LIBRARIES)
+	@mkdir -p $(@D)
 	@echo '  LD    $@'
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(BASE) -DUNCOUNTED -o $@ $^ $(LDLIBS) -lcmocka
 

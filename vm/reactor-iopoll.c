@@ -67,9 +67,7 @@ int uring_iopoll_files_set(struct uring *uring, reactor_file file, const int *fd
 
 bool uring_iopoll_takes(const struct reactor *reactor, const struct reactor_op *op)
 {
-	const struct uring *uring = reactor->ring;
-
-	return uring->iopoll.there && uring_is_transfer(op) && !op->nonblocking &&
+	return uring_is_transfer(op) && !op->nonblocking &&
 	       atomic_load_explicit(&reactor->reactors->iopolled[op->file], memory_order_relaxed);
 }
 
@@ -103,11 +101,6 @@ void uring_iopoll_submit(struct reactor *reactor, struct reactor_op *op)
 bool uring_iopoll_cancel(struct uring *uring, struct reactor_op *op)
 {
 	return uring->iopoll.there && reactor_op_list_remove(&uring->iopoll.waiting, op);
-}
-
-bool uring_iopoll_busy(const struct uring *uring)
-{
-	return uring->iopoll.there && (uring->iopoll.in_flight || uring->iopoll.waiting.first);
 }
 
 void uring_iopoll_enter(struct reactor *reactor)

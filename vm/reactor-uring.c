@@ -220,7 +220,7 @@ static void uring_submit(struct reactor *reactor, struct reactor_op *op)
 
 	if (op->nonblocking && uring_is_transfer(op) && uring->no_nowait[op->file])
 		reactor_complete(reactor, op, reactor_transfer(op));
-	else if (uring_iopoll_takes(reactor, op))
+	else if (uring->iopoll.there && uring_iopoll_takes(reactor, op))
 		uring_iopoll_submit(reactor, op);
 	else
 		uring_submit_plain(reactor, op);

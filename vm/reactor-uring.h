@@ -76,13 +76,16 @@ void uring_iopoll_destroy(struct uring *uring);
 int uring_iopoll_begin(struct uring *uring);
 void uring_iopoll_end(struct uring *uring);
 int uring_iopoll_files_set(struct uring *uring, reactor_file file, const int *fds, u32 count);
-/* Does op belong here? Then submit takes it. */
+/* Does op belong here (where there is such a ring)? Then submit takes it. */
 bool uring_iopoll_takes(const struct reactor *reactor, const struct reactor_op *op);
 void uring_iopoll_submit(struct reactor *reactor, struct reactor_op *op);
 /* True: op had not begun, and is the caller's again. */
 bool uring_iopoll_cancel(struct uring *uring, struct reactor_op *op);
 /* Is anything in flight that only looking for it completes? */
-bool uring_iopoll_busy(const struct uring *uring);
+static inline bool uring_iopoll_busy(const struct uring *uring)
+{
+	return uring->iopoll.there && (uring->iopoll.in_flight || uring->iopoll.waiting.first);
+}
 /* Hands over what was submitted and looks what the devices have done, in one system call. */
 void uring_iopoll_enter(struct reactor *reactor);
 void uring_iopoll_reap(struct reactor *reactor);
