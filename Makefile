@@ -249,7 +249,7 @@ build/start-count: tests/host/start-count.c
 	@echo '  LD    $@'
 	$(Q)$(CC) $(CFLAGS) $(BASE) -D_GNU_SOURCE -static -o $@ $<
 
-bench-programs: build/bench/guest.elf build/bench/guest.flat build/start-count build/bench/vmm-uncounted $(addprefix build/bench/,watch peer limit)
+bench-programs: build/bench/guest.elf build/bench/guest.flat build/start-count build/bench/vmm-uncounted build/bench/layouts-count.so $(addprefix build/bench/,watch peer limit)
 
 build/vmm.1: build/vmm
 	build/vmm --man >$@

@@ -7,7 +7,8 @@
  * The guest's program (layouts-disk.c) marks where a request begins by a NOP that nobody else uses.
  * FILE gets a line a batch: of each count the median and where 10 and 90 % of the requests are. A
  * timer tick falls into few requests, so the median is free of it: most of a batch cost the same,
- * nearly to the instruction.
+ * nearly to the instruction. A program of the machine itself (watch.c) marks a begin and an end, and
+ * gets a line with all between.
  *
  * Whose an instruction is shows when QEMU first translates it: translations are kept apart by
  * privilege and by whether a guest runs. What follows VMRUN is the guest's until the instruction
@@ -104,6 +105,16 @@ static void end(unsigned int cpu, void *data)
 	fflush(out);
 }
 
+static void end_of_all(unsigned int cpu, void *data)
+{
+	(void)cpu, (void)data;
+	for (int i = 0; i < COUNTS; i++)
+		fprintf(out, "%s=%llu ", i == USER ? "programs" : names[i],
+			(unsigned long long)(count[i] - last[i]));
+	fprintf(out, "\n");
+	fflush(out);
+}
+
 static void entered(unsigned int cpu, void *data)
 {
 	(void)cpu, (void)data;
@@ -155,6 +166,11 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 			if (IS(insn, kvm_run))
 				qemu_plugin_register_vcpu_insn_exec_inline(insn, ADD_U64,
 									   &count[RUNS], 1);
+			else if (IS(insn, mark_begin))
+				qemu_plugin_register_vcpu_insn_exec_cb(insn, begin, NO_REGS, NULL);
+			else if (IS(insn, mark_end))
+				qemu_plugin_register_vcpu_insn_exec_cb(insn, end_of_all, NO_REGS,
+								       NULL);
 		} else if (!in_guest && IS(insn, vmrun)) {
 			vmrun_at = at;
 			qemu_plugin_register_vcpu_insn_exec_inline(insn, ADD_U64, &count[ENTRIES],

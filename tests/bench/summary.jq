@@ -35,6 +35,7 @@ def measures($idle): (if (.ops // 0) > 0 then {
 		calls: (if .calls then of_its_work($idle; "calls") / .ops else null end),
 		exits: (if (.exits // 0) > 0 then of_its_work($idle; "exits") / .ops else null end),
 		user_exits: (if .user_exits then of_its_work($idle; "user_exits") / .ops else null end) }
+	elif .guest then {guest: (.guest / 1e6), kernel: (.kernel / 1e6), programs: (.programs / 1e6), total: ((.guest + .kernel + .programs) / 1e6), exits, user_exits: .user}
 	elif .us then {first_ms: (.us / 1000)} else {} end)
 	+ ({dirty_kib, faults, before_run, bytes} | with_entries(.value |= (. // null)))
 	| with_entries(select(.value != null));

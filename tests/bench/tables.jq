@@ -34,6 +34,8 @@ measured("start"; "Start and size";
 	[{name: "first byte, ms", key: "first_ms"}, {name: "page faults", key: "faults"}, {name: "private dirty KiB", key: "dirty_kib"}, {name: "bytes", key: "bytes"}]),
 measured("boot"; "Exec to the first user-space line";
 	[{name: "ms", key: "first_ms"}]),
+measured("boot-count"; "The same, counted by the emulation: millions of instructions, and exits";
+	[{name: "all", key: "total"}, {name: "of the guest", key: "guest"}, {name: "of the kernel with KVM", key: "kernel"}, {name: "of programs", key: "programs"}, {name: "exits", key: "exits"}, {name: "exits to user space", key: "user_exits"}]),
 measured("nested"; "Linux guests in the emulated machine";
 	[{name: "a second", key: "rate"}, {name: "p50 us", key: "p50"}, {name: "CPU us each", key: "cpu"}, {name: "share of the time that the VMM took", key: "share"}]),
 measured("nested-count"; "The same, counted";

@@ -308,12 +308,16 @@ static long dirty_kib(void)
 
 /* ---- the console ---- */
 
+/* NOPs between which a plugin of the emulation counts (layouts-count.c). */
+#define MARK(n) __asm__ volatile(".byte 0x0f, 0x1f, 0x80, " #n ", 0x00, 0x79, 0x6c")
+
 static void print_first(void)
 {
 	struct rusage u;
 	char path[64], text[1024], *at;
 	unsigned long long minor = 0, major = 0;
 
+	MARK(3);
 	getrusage(RUSAGE_CHILDREN, &u);
 	snprintf(path, sizeof(path), "/proc/%d/stat", child);
 	if (slurp(path, text, sizeof(text)) && (at = strrchr(text, ')')))
@@ -451,6 +455,7 @@ int main(int argc, char **argv)
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		dup2(in[0], 0); /* open and silent: nobody types */
 		dup2(out[1], 1);
+		MARK(1);
 		execvp(argv[optind], argv + optind);
 		fprintf(stderr, "watch: %s: %s\n", argv[optind], strerror(errno));
 		_exit(127);
