@@ -24,6 +24,7 @@ static const char *const pieces[] = {
 	"net",
 	"serial",
 	"rng",
+	"balloon",
 	"iothreads",
 	"timeout",
 	"grace",
