@@ -130,7 +130,7 @@ static int make_vcpus(struct machine *m)
 		.end = &m->end,
 		.pin = m->config->pin_vcpus,
 		.thread_start = enter_vcpu,
-		.debug = debugged,
+		.debug = m->config->gdb ? debugged : NULL,
 		.owner = m,
 	};
 	int ret = vcpus_create(&m->vcpus, &c);

@@ -387,9 +387,6 @@ static void do_rare_exit(struct vcpu *vcpu)
 	case KVM_EXIT_INTERNAL_ERROR:
 		do_internal_error(vcpu);
 		break;
-	case KVM_EXIT_DEBUG:
-		vcpu->vcpus->config.debug(vcpu->vcpus->config.owner, vcpu->index, &run->debug.arch);
-		break;
 	case KVM_EXIT_FAIL_ENTRY:
 		log_line("vCPU %u: the CPU refuses to enter the guest at rip 0x%llx: hardware "
 			 "reason "
@@ -398,6 +395,13 @@ static void do_rare_exit(struct vcpu *vcpu)
 			 (unsigned long long)run->fail_entry.hardware_entry_failure_reason);
 		stop_for(vcpu, END_KVM_ERROR);
 		break;
+	case KVM_EXIT_DEBUG:
+		if (vcpu->vcpus->config.debug) {
+			vcpu->vcpus->config.debug(vcpu->vcpus->config.owner, vcpu->index,
+						  &run->debug.arch);
+			break;
+		}
+		/* fallthrough */
 	default:
 		log_line("vCPU %u: KVM exits with reason %u at rip 0x%llx, which nobody asked for; "
 			 "use a current host kernel",

@@ -31,8 +31,8 @@ struct vcpus_config {
 	struct cpu_list pin; /* host CPUs for the threads; empty: any */
 	void (*thread_start)(
 		void *owner); /* on each vCPU thread before its first KVM_RUN (sandbox) */
-	/* KVM_EXIT_DEBUG, on the thread of vCPU number index; there is none unless KVM was asked
-	 * for them (vm/debug.h). */
+	/* KVM_EXIT_DEBUG, on the thread of vCPU number index (vm/debug.h); NULL: nobody asks KVM for
+	 * one */
 	void (*debug)(void *owner, u32 index, const struct kvm_debug_exit_arch *exit);
 	void *owner;
 };

@@ -50,6 +50,8 @@ done
 same 'its own int3 is its own' "$(cat /tmp/status)" 133
 t 'what gdb looked at went on' grep -q 'Linux version' /tmp/version
 t 'so did outs' ./outs
+dmesg >/tmp/dmesg
+t 'an NMI' grep -q 'NMI received' /tmp/dmesg
 X
 wait_console '^@turning' 300
 version=$(symbol version_proc_show)
@@ -74,6 +76,7 @@ set \$m = *(long *)\$m
 end
 monitor info version
 monitor nothing
+monitor nmi
 thread 2
 printf "the other %d\n", (\$cr0 & 1)
 set \$rbx = \$rbx
@@ -209,3 +212,22 @@ kill
 X
 wait_guest
 check 'kill ends it' [ "$status" = 4 ]
+
+# With vmm run, which does not take a machine that gdb holds for one that hangs.
+rm -f "$socket"
+"$vmm" run --kernel "$assets/vmlinuz-std" --mem 256M --timeout 400 --boot-timeout 1 --gdb "$socket,wait=on" -- \
+	sh -c 'exit 7' >o 2>e </dev/null &
+pid=$!
+for i in $(seq 200); do
+	[ ! -S "$socket" ] || break
+	sleep 0.2
+done
+sleep 3
+gdb run <<X
+printf "entry %lx\n", \$rip
+X
+says 'vmm run waits too' '^entry 1[0-9a-f]*$'
+wait "$pid"
+status=$?
+head -n 20 e
+check 'and the status is the command'\''s' [ $status = 7 ]
