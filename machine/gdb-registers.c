@@ -84,62 +84,70 @@ static int read_state(int fd, struct state *s)
 	return 0;
 }
 
-/* Tags are a bit for each register that is in use there, and two here, of which 3 is empty (Intel
- * SDM volume 1, 8.1.7 and 10.5.1.1). */
-static void read_fpu(struct gdb_registers *r, const u8 *area)
-{
-	r->x87[0] = le16_load(area + FCW);
-	r->x87[1] = le16_load(area + FSW);
-	r->x87[4] = le32_load(area + FIP);
-	r->x87[6] = le32_load(area + FDP);
-	r->x87[7] = le16_load(area + FOP);
-	r->mxcsr = le32_load(area + MXCSR);
-	memcpy(r->xmm, area + XMM, sizeof(r->xmm));
-	for (u32 i = 0; i < 8; i++) {
-		memcpy(r->st[i], area + ST + 16 * i, sizeof(r->st[i]));
-		r->x87[2] |= area[FTW] & BIT(i) ? 0 : 3u << 2 * i;
+/* Where gdb has what, where KVM has it, and how many bytes. */
+#define PLACE(wire, kvm, size)                                                          \
+	{                                                                               \
+		offsetof(struct gdb_registers, wire), offsetof(struct state, kvm), size \
 	}
-}
+#define SELECTOR(i, name)    PLACE(segments[i], sregs.name.selector, 2)
+#define X87(i, offset, size) PLACE(x87[i], xsave.bytes[offset], size)
+#define STACK(i)	     PLACE(st[i], xsave.bytes[ST + 16 * (i)], 10)
 
-static void write_fpu(u8 *area, const struct gdb_registers *r)
+static const struct {
+	u16 wire, kvm, size;
+} places[] = {
+	PLACE(general[0], regs.rax, 6 * 8),
+	PLACE(general[6], regs.rbp, 8),
+	PLACE(general[7], regs.rsp, 8),
+	PLACE(general[8], regs.r8, 9 * 8 + 4), /* with rip and eflags */
+	SELECTOR(0, cs),
+	SELECTOR(1, ss),
+	SELECTOR(2, ds),
+	SELECTOR(3, es),
+	SELECTOR(4, fs),
+	SELECTOR(5, gs),
+	STACK(0),
+	STACK(1),
+	STACK(2),
+	STACK(3),
+	STACK(4),
+	STACK(5),
+	STACK(6),
+	STACK(7),
+	X87(0, FCW, 2),
+	X87(1, FSW, 2),
+	X87(4, FIP, 4),
+	X87(6, FDP, 4),
+	X87(7, FOP, 2),
+	PLACE(xmm, xsave.bytes[XMM], 16 * 16),
+	PLACE(mxcsr, xsave.bytes[MXCSR], 4),
+	PLACE(fs_base, sregs.fs.base, 8),
+	PLACE(gs_base, sregs.gs.base, 8),
+	PLACE(kernel_gs_base, msr.entry.data, 8),
+	PLACE(control, sregs.cr0, 6 * 8),
+};
+
+/* Tags are a bit for each register that is in use at KVM's, and two at gdb's, of which 3 is empty
+ * (Intel SDM volume 1, 8.1.7 and 10.5.1.1). */
+static u32 tags_of(u8 used)
 {
-	le16_store(area + FCW, (u16)r->x87[0]);
-	le16_store(area + FSW, (u16)r->x87[1]);
-	le32_store(area + MXCSR, r->mxcsr);
-	memcpy(area + XMM, r->xmm, sizeof(r->xmm));
-	area[FTW] = 0;
-	for (u32 i = 0; i < 8; i++) {
-		memcpy(area + ST + 16 * i, r->st[i], sizeof(r->st[i]));
-		if ((r->x87[2] >> 2 * i & 3) != 3)
-			area[FTW] |= (u8)BIT(i);
-	}
-	area[STATE_BV] |= X87_SSE;
+	u32 tags = 0;
+
+	for (u32 i = 0; i < 8; i++)
+		tags |= used & BIT(i) ? 0 : 3u << 2 * i;
+	return tags;
 }
 
 int gdb_registers_load(int fd, struct gdb_registers *r)
 {
 	struct state s;
-	const struct kvm_sregs *sregs = &s.sregs;
 	int error = read_state(fd, &s);
 
-	if (error)
-		return error;
-	*r = (struct gdb_registers){
-		.rip = s.regs.rip,
-		.eflags = (u32)s.regs.rflags,
-		.segments = { sregs->cs.selector, sregs->ss.selector, sregs->ds.selector,
-			      sregs->es.selector, sregs->fs.selector, sregs->gs.selector },
-		.fs_base = sregs->fs.base,
-		.gs_base = sregs->gs.base,
-		.kernel_gs_base = s.msr.entry.data,
-	};
-	memcpy(r->control, &sregs->cr0, sizeof(r->control));
-	/* KVM has two of them the other way round */
-	memcpy(r->general, &s.regs, sizeof(r->general));
-	r->general[6] = s.regs.rbp;
-	r->general[7] = s.regs.rsp;
-	read_fpu(r, s.xsave.bytes);
-	return 0;
+	memset(r, 0, sizeof(*r));
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++)
+		memcpy((u8 *)r + places[i].wire, (u8 *)&s + places[i].kvm, places[i].size);
+	r->x87[2] = tags_of(s.xsave.bytes[FTW]);
+	return error;
 }
 
 /* Does anything differ from the member at `from` to the one at `to`? */
@@ -156,21 +164,19 @@ int gdb_registers_store(int fd, const struct gdb_registers *old, const struct gd
 	const size_t fs_base = offsetof(struct gdb_registers, fs_base);
 	struct state s;
 	int error = read_state(fd, &s);
+	u8 used = 0;
 
 	if (error)
 		return error;
 	if (differ(old, r, segments, st))
 		return -EINVAL;
-	memcpy(&s.regs, r->general, sizeof(r->general));
-	s.regs.rbp = r->general[6];
-	s.regs.rsp = r->general[7];
-	s.regs.rip = r->rip;
-	s.regs.rflags = r->eflags;
-	write_fpu(s.xsave.bytes, r);
-	s.sregs.fs.base = r->fs_base;
-	s.sregs.gs.base = r->gs_base;
-	memcpy(&s.sregs.cr0, r->control, sizeof(r->control));
-	s.msr.entry.data = r->kernel_gs_base;
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++)
+		memcpy((u8 *)&s + places[i].kvm, (const u8 *)r + places[i].wire, places[i].size);
+	for (u32 i = 0; i < 8; i++)
+		if ((r->x87[2] >> 2 * i & 3) != 3)
+			used |= (u8)BIT(i);
+	s.xsave.bytes[FTW] = used;
+	s.xsave.bytes[STATE_BV] |= X87_SSE;
 	if ((differ(old, r, 0, segments) && ioctl(fd, KVM_SET_REGS, &s.regs)) ||
 	    (differ(old, r, st, fs_base) && ioctl(fd, KVM_SET_XSAVE, &s.xsave)) ||
 	    (differ(old, r, fs_base, sizeof(*r)) && ioctl(fd, KVM_SET_SREGS, &s.sregs)))
