@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "vm/log.h"
-#include "backends/tap.h"
+#include "backends/passt.h"
 
 #define TUN_DEVICE   "/dev/net/tun"
 #define DRAIN_MOST   4096 /* frames: queues hold 1000 by default; more may keep coming */
@@ -341,9 +341,18 @@ int tap_open(struct tap *tap, const struct tap_config *config)
 	return error;
 }
 
+static u16 files_of(const struct tap *tap)
+{
+	return tap->stream ? 2 : tap->queues;
+}
+
 int tap_register(struct tap *tap, struct reactors *reactors)
 {
-	for (u16 i = 0; i < tap->queues; i++) {
+	int error = tap->stream ? passt_ready(tap) : 0;
+
+	if (error)
+		return error;
+	for (u16 i = 0; i < files_of(tap); i++) {
 		tap->files[i] = reactor_file_add(reactors, tap->fds[i]);
 		if (tap->files[i] < 0) {
 			log_line("%s: queue %u: %s", tap->name, i, strerror(-tap->files[i]));
@@ -355,7 +364,7 @@ int tap_register(struct tap *tap, struct reactors *reactors)
 
 void tap_unregister(struct tap *tap, struct reactors *reactors)
 {
-	for (u16 i = 0; i < tap->queues; i++) {
+	for (u16 i = 0; i < files_of(tap); i++) {
 		reactor_file_remove(reactors, tap->files[i]);
 		tap->files[i] = -1;
 	}
@@ -363,11 +372,15 @@ void tap_unregister(struct tap *tap, struct reactors *reactors)
 
 void tap_close(struct tap *tap)
 {
-	for (u16 i = 0; i < tap->queues; i++) {
+	if (tap->stream)
+		shutdown(tap->fds[0], SHUT_RDWR); /* a ring may hold the file a while longer */
+	for (u16 i = 0; i < files_of(tap); i++) {
 		if (tap->fds[i] >= 0)
 			close(tap->fds[i]);
 		tap->fds[i] = -1;
 	}
+	if (tap->stream)
+		passt_end(tap);
 }
 
 int tap_set_offload(struct tap *tap, u32 tun_f, u32 header)

@@ -32,7 +32,10 @@ struct tap {
 	bool multi_queue;
 	/* what the kernel's tap really can, found by trying TUNSETOFFLOAD */
 	bool can_csum, can_tso4, can_tso6, can_ecn, can_ufo, can_uso;
-	u8 mac[6]; /* a stable locally administered address derived from the name */
+	/* no tap but a stream of frames (passt.h): fds[0] to read from it, fds[1] to write to it */
+	bool stream;
+	int passt, passt_says; /* its pid; what it prints until it is ready, or -1 */
+	u8 mac[6];	       /* a stable locally administered address derived from the name */
 };
 
 /*

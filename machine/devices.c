@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
+#include "backends/passt.h"
 #include "machine/machine.h"
 #include "machine/ports.h"
 #include "virtio/strict.h"
@@ -165,7 +166,7 @@ static int open_net(struct machine *m, const struct config_net *config)
 	if (!d)
 		return -ENOMEM;
 	d->net_config = config;
-	ret = tap_open(&d->tap, &c);
+	ret = config_net_is_user(config) ? passt_open(&d->tap, config) : tap_open(&d->tap, &c);
 	d->open = !ret;
 	if (d->open && machine_wants_vhost(m, config))
 		vhost_open(&d->vhost, &v); /* without it, said why, things go on */

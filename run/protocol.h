@@ -20,7 +20,8 @@
  *   tty=0|1		1: it gets a pseudo-terminal; 0: three pipes
  *   rows=N, cols=N	the pseudo-terminal's size
  *   hostname=NAME
- *   net=		reserved
+ *   net=DEVICE ADDRESS MASK GATEWAY RESOLVER, in dotted numbers: brought up so, and
+ *			/etc/resolv.conf written
  *
  * Shares are mounted in their order, after everything that init mounts itself: /proc, /sys,
  * /sys/fs/cgroup, /dev, /dev/pts, /dev/shm, /run, /tmp. So a folder beneath /tmp or /run, or on
@@ -95,6 +96,7 @@
 #define RUN_ERROR_OVERLAY	 "overlay" /* no overlayfs, or it cannot be mounted */
 #define RUN_ERROR_SHARE		 "share"   /* cannot be mounted */
 #define RUN_ERROR_MOUNT		 "mount"   /* /proc and the like */
+#define RUN_ERROR_NET		 "net"	   /* an interface cannot be brought up */
 #define RUN_ERROR_CWD		 "cwd"	   /* cannot be entered */
 #define RUN_ERROR_USER		 "user"	   /* uid, gid or groups refused */
 #define RUN_ERROR_FORK		 "fork"	   /* no process, pipe or pseudo-terminal */

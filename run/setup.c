@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
+#include "backends/passt.h"
 #include "run/initramfs.h"
 #include "run/protocol.h"
 #include "run/setup.h"
@@ -109,6 +110,21 @@ static void put_roots(struct bytes *conf, const struct setup *setup)
 	}
 }
 
+/* The guest knows its interfaces by their order. */
+static void put_net(struct bytes *conf, const struct config *config)
+{
+	char resolver[PASST_ADDRESS], text[96];
+
+	for (u32 i = 0; i < config->net_count; i++) {
+		if (!config_net_is_user(&config->nets[i]))
+			continue;
+		passt_resolver(resolver);
+		snprintf(text, sizeof(text),
+			 "eth%u " PASST_GUEST " " PASST_MASK " " PASST_GATEWAY " %s", i, resolver);
+		run_conf_add(conf, "net", text);
+	}
+}
+
 static int make_initramfs(const struct setup *setup, const struct config *config,
 			  const struct modules *modules, bool tty, u16 rows, u16 cols)
 {
@@ -123,6 +139,7 @@ static int make_initramfs(const struct setup *setup, const struct config *config
 	run_conf_add_number(&conf, "rows", rows);
 	run_conf_add_number(&conf, "cols", cols);
 	run_conf_add(&conf, "hostname", "vmm");
+	put_net(&conf, config);
 	for (char **word = config->run.command; word && *word; word++)
 		run_conf_add(&conf, "arg", *word);
 	fd = initramfs_make(modules, &conf);

@@ -1,7 +1,7 @@
 /*
  * What the files of the network device share: net.c (the device and its life), net-rx.c and
- * net-tx.c (the data path), net-vhost.c (the same left to the kernel), net-ctrl.c (control
- * virtqueue), net-filter.c (what the driver wants to receive).
+ * net-tx.c (the data path), net-stream.c (the same over a stream), net-vhost.c (the same left to the
+ * kernel), net-ctrl.c (control virtqueue), net-filter.c (what the driver wants to receive).
  *
  * Who holds what: net.shared is what the driver has asked for, under net.lock. Each pair has a copy
  * of its own, which its reactor alone reads; it is renewed by net_pair_refresh() on that reactor,
@@ -184,6 +184,7 @@ struct net_ctrl {
 struct virtio_net {
 	struct virtio_device device;
 	struct tap *tap;
+	struct net_stream *stream; /* NULL: it is a tap indeed */
 	u8 mac[ETH_ALEN]; /* after a reset */
 	u16 mtu;
 	u16 max_pairs;
@@ -260,6 +261,16 @@ int net_rx_create(struct net_pair *pair);
 void net_rx_destroy(struct net_pair *pair);
 void net_rx_start(struct net_pair *pair);
 enum virtio_served net_rx_serve(struct net_pair *pair);
+/* [reactor] Gives reads[0] buffers, as many as the largest frame needs or as there are. 1; 0: there
+ * are no more; -errno. */
+int net_rx_fill(struct net_pair *pair);
+/* [reactor] The same; then delivers a frame that lies in our memory. 1: it is done with; 0: it needs
+ * more buffers than there are; -errno. */
+int net_rx_put(struct net_pair *pair, const u8 *frame, u32 size);
+/* [reactor] Submits reads[0].op, which net_rx_stop() knows to cancel; done() calls the second
+ * function, with what came or what went wrong. */
+void net_rx_arm(struct net_pair *pair);
+void net_rx_disarmed(struct net_pair *pair, s32 result);
 void net_rx_stop(struct net_pair *pair);
 /* [reactor] active or rx_capacity has changed: reads in flight fit no more. */
 void net_rx_renew(struct net_pair *pair);
@@ -268,7 +279,20 @@ int net_tx_create(struct net_pair *pair);
 void net_tx_destroy(struct net_pair *pair);
 void net_tx_start(struct net_pair *pair);
 enum virtio_served net_tx_serve(struct net_pair *pair);
+/* [reactor] Copies and mends the driver's header of a frame of up to `most` bytes behind it; false:
+ * not a frame that can go out, which is said and counted. */
+bool net_tx_check(struct net_pair *pair, const struct vq_buffer *buffer, u32 most,
+		  struct virtio_net_hdr_v1 *header);
 void net_tx_stop(struct net_pair *pair);
+
+/* ---- net-stream.c ---- */
+
+int net_stream_create(struct virtio_net *net);
+void net_stream_destroy(struct virtio_net *net);
+/* [reactor] In place of the functions of net-rx.c and net-tx.c with such names. */
+enum virtio_served net_stream_receive(struct net_pair *pair);
+enum virtio_served net_stream_send(struct net_pair *pair);
+void net_stream_stop_sending(struct net_pair *pair);
 
 void net_ctrl_start(struct virtio_net *net, struct virtio_queue *queue);
 enum virtio_served net_ctrl_serve(struct virtio_net *net);

@@ -289,6 +289,26 @@ static void operation_ended(struct net_pair *pair, s32 result)
 		give_all(rx);
 }
 
+void net_rx_arm(struct net_pair *pair)
+{
+	struct net_rx *rx = &pair->rx;
+
+	rx->reading = BIT(0);
+	rx->armed = 0;
+	rx->reads[0].pair = pair;
+	reactor_submit(rx->queue->reactor, &rx->reads[0].op);
+}
+
+void net_rx_disarmed(struct net_pair *pair, s32 result)
+{
+	struct net_rx *rx = &pair->rx;
+
+	rx->reading = 0;
+	rx->armed = NONE;
+	rx->cancelling = false;
+	operation_ended(pair, result);
+}
+
 static void read_done(struct reactor_op *op, s32 result)
 {
 	struct net_read *read = container_of(op, struct net_read, op);
@@ -404,6 +424,33 @@ static bool read_enough(const struct net_pair *pair, const struct net_read *read
 	       (read->count && !virtio_has(&pair->net->device, VIRTIO_NET_F_MRG_RXBUF));
 }
 
+int net_rx_fill(struct net_pair *pair)
+{
+	return read_fill(pair, &pair->rx.reads[0]);
+}
+
+int net_rx_put(struct net_pair *pair, const u8 *frame, u32 size)
+{
+	static const struct virtio_net_hdr_v1 none;
+	struct virtio_queue *queue = pair->rx.queue;
+	struct net_read *read = &pair->rx.reads[0];
+	u32 header = pair->net->header, total = header + size;
+	int ret = net_rx_fill(pair);
+
+	if (ret < 0)
+		return ret;
+	if (read->capacity < total && !read_enough(pair, read) &&
+	    queue->in_flight < queue->ring.size)
+		return 0;
+	if (read->capacity >= total) {
+		net_iov_write(read->iov + read->iov_first, 0, &none, header);
+		net_iov_write(read->iov + read->iov_first, header, frame, size);
+	}
+	if (wanted(pair, read, total))
+		deliver(pair, read, total);
+	return 1;
+}
+
 static void read_submit(struct net_pair *pair, struct net_read *read, bool waits)
 {
 	struct net_rx *rx = &pair->rx;
@@ -507,7 +554,9 @@ enum virtio_served net_rx_serve(struct net_pair *pair)
 
 	if (!pair->active || atomic_load_explicit(&pair->net->lost, memory_order_relaxed))
 		return VIRTIO_SERVED_LATER;
-	return rx->reading ? VIRTIO_SERVED_LATER : read_begin(pair);
+	if (rx->reading)
+		return VIRTIO_SERVED_LATER;
+	return pair->net->stream ? net_stream_receive(pair) : read_begin(pair);
 }
 
 /* Calls back what waits for the tap. */

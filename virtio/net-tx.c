@@ -139,19 +139,34 @@ static void write_done(struct reactor_op *op, s32 result)
 	}
 }
 
+bool net_tx_check(struct net_pair *pair, const struct vq_buffer *buffer, u32 most,
+		  struct virtio_net_hdr_v1 *header)
+{
+	struct virtio_net *net = pair->net;
+	u32 size = buffer->readable_bytes;
+
+	if (size >= net->header + ETH_HLEN && size <= net->header + most) {
+		net_iov_read(buffer->iov, 0, header, net->header);
+		if (header_check(&net->device, header, size - net->header))
+			return true;
+	}
+	net_count(&pair->counters.tx_invalid);
+	log_limited(&net->tx_lines, 10,
+		    "%s: the driver sent a frame with a bad header or size; it is dropped",
+		    net->device.name);
+	return false;
+}
+
 /* False: not a frame that can go out. */
 static bool submit(struct net_pair *pair, const struct vq_buffer *buffer)
 {
 	struct virtio_net *net = pair->net;
 	struct net_tx *tx = &pair->tx;
 	struct net_write *write = &tx->writes[tx->free[tx->free_count - 1]];
-	u32 size = buffer->readable_bytes, header = net->header;
+	u32 header = net->header;
 	struct iovec *iov = write->small;
 
-	if (size < header + ETH_HLEN || size > header + NET_FRAME_MAX)
-		return false;
-	net_iov_read(buffer->iov, 0, &write->header, header);
-	if (!header_check(&net->device, &write->header, size - header))
+	if (!net_tx_check(pair, buffer, NET_FRAME_MAX, &write->header))
 		return false;
 	if (buffer->readable >= NET_WRITE_SMALL)
 		iov = &tx->large[(size_t)(write - tx->writes) * LARGE_IOVS];
@@ -178,6 +193,8 @@ enum virtio_served net_tx_serve(struct net_pair *pair)
 	/* Frames on a queue that is not in use stay where they are (5.1.6.5.5). */
 	if (!pair->active)
 		return VIRTIO_SERVED_LATER;
+	if (pair->net->stream)
+		return net_stream_send(pair);
 	while (tx->free_count) {
 		ret = virtio_queue_pop(tx->queue, &buffer, tx->pop, NET_QUEUE_SIZE);
 		if (ret <= 0)
@@ -186,11 +203,6 @@ enum virtio_served net_tx_serve(struct net_pair *pair)
 			net_count(&pair->counters.tx_refused);
 			virtio_queue_push(tx->queue, buffer.head, 0);
 		} else if (!submit(pair, &buffer)) {
-			net_count(&pair->counters.tx_invalid);
-			log_limited(&pair->net->tx_lines, 10,
-				    "%s: the driver sent a frame with a bad header or size; it is "
-				    "dropped",
-				    pair->net->device.name);
 			virtio_queue_push(tx->queue, buffer.head, 0);
 		}
 	}
@@ -202,6 +214,8 @@ void net_tx_stop(struct net_pair *pair)
 {
 	struct net_tx *tx = &pair->tx;
 
+	if (pair->net->stream)
+		net_stream_stop_sending(pair);
 	for (u16 i = 0; i < NET_QUEUE_SIZE && tx->free_count < NET_QUEUE_SIZE; i++)
 		if (tx->writes[i].busy)
 			reactor_cancel(tx->queue->reactor, &tx->writes[i].op);

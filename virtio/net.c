@@ -1,5 +1,5 @@
 /*
- * The network device (virtio 1.3, 5.1) over a tap: what it offers, its configuration space, and the
+ * The network device (virtio 1.3, 5.1) over a tap, or a stream that stands for one: what it offers, its configuration space, and the
  * life of its queues. The data path is in net-rx.c and net-tx.c, or the kernel's (net-vhost.c);
  * commands are in net-ctrl.c.
  *
@@ -167,8 +167,9 @@ void net_tap_lost(struct virtio_net *net, int error)
 {
 	if (atomic_exchange(&net->lost, true))
 		return;
-	log_line("%s: %s has vanished: %s; the guest's link is down, start anew with another tap",
-		 net->device.name, net->tap->name, strerror(-error));
+	log_line("%s: %s has vanished: %s; the guest's link is down, start anew%s",
+		 net->device.name, net->tap->name, strerror(-error),
+		 net->stream ? "" : " with another tap");
 	net_status_change(net, 0, VIRTIO_NET_S_LINK_UP);
 }
 
@@ -372,7 +373,7 @@ static void shared_reset(struct virtio_net *net)
 
 static void tap_follow(struct virtio_net *net, u64 offloads)
 {
-	int error = tap_set_offload(net->tap, net_tap_offloads(offloads), net->header);
+	int error = net->stream ? 0 : tap_set_offload(net->tap, net_tap_offloads(offloads), net->header);
 
 	/* of a tap that has vanished the next read or write tells */
 	if (error && error != -EBADFD)
@@ -572,6 +573,8 @@ int virtio_net_create(struct virtio_net **result, const struct virtio_net_option
 	pthread_mutex_init(&net->status_lock, NULL);
 	config_fill(net);
 	error = pairs_create(net);
+	if (!error && net->tap->stream)
+		error = net_stream_create(net);
 	if (!error)
 		error = net_vhost_connect(net);
 	if (error) {
@@ -598,6 +601,7 @@ void virtio_net_destroy(struct virtio_net *net)
 		net_tx_destroy(&net->pairs[i]);
 		pthread_mutex_destroy(&net->pairs[i].vhost.lock);
 	}
+	net_stream_destroy(net);
 	net_vhost_exit(net);
 	free(net->pairs);
 	virtio_device_destroy(&net->device);

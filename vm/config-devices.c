@@ -2,9 +2,11 @@
  * The options that make devices: --disk, --net, --rng and --balloon, with what may follow each
  * value. Main thread.
  */
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
 #include <net/if.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "vm/config-table.h"
@@ -196,6 +198,60 @@ static int set_net_vhost(struct config_parser *parser, void *target, const char 
 	return config_bool(parser, "vhost", value, &net->vhost);
 }
 
+/* PROTOCOL:[ADDRESS:]PORT:PORT */
+static int set_net_forward(struct config_parser *parser, void *target, const char *value)
+{
+	struct config_net *net = target;
+	struct config_forward *forward = &net->forwards[net->forward_count];
+	const char *at = strchr(value, ':'), *address = "127.0.0.1";
+	struct in_addr parsed;
+	u32 host, guest;
+	char text[16];
+	int end = 0;
+
+	if (net->forward_count == CONFIG_MAX_FORWARDS)
+		return config_error(parser, NULL, "forward=: too many; there may be %u",
+				    CONFIG_MAX_FORWARDS);
+	forward->udp = !strncmp(value, "udp:", 4);
+	if (at && sscanf(at, ":%15[0-9.]:%n", text, &end) == 1 && end &&
+	    inet_pton(AF_INET, text, &parsed) == 1) {
+		address = text;
+		at += end - 1;
+	}
+	end = 0;
+	if (!at || (!forward->udp && strncmp(value, "tcp:", 4)) || strpbrk(at, "+- ") ||
+	    sscanf(at, ":%5u:%5u%n", &host, &guest, &end) != 2 || at[end] || !host || !guest ||
+	    host > 65535 || guest > 65535)
+		return config_error(parser, NULL,
+				    "forward=%.40s: no ports to forward; write tcp:2222:22, or "
+				    "udp:0.0.0.0:5353:53 for all of the host's addresses",
+				    value);
+	snprintf(forward->ports, sizeof(forward->ports), "%s/%u:%u", address, host, guest);
+	net->forward_count++;
+	return 0;
+}
+
+static int check_user_net(const struct config_parser *parser, const struct config_net *net)
+{
+	if (net->forward_count && !config_net_is_user(net))
+		return config_error(parser, net->tap,
+				    "forward= is for passt; give --net user, or leave it out");
+	if (!config_net_is_user(net))
+		return 0;
+	if (parser->bare)
+		return config_error(parser, net->tap,
+				    "passt can only be started with the machine, whose sandbox "
+				    "starts nothing; give it --net user then");
+	if (net->vhost || net->queues > 1)
+		return config_error(parser, net->tap,
+				    "passt has one queue pair, served here; leave %s out",
+				    net->vhost ? "vhost=on" : "queues=");
+	if (net->mtu > CONFIG_USER_MTU)
+		return config_error(parser, net->tap, "mtu=%u: passt is given at most %u", net->mtu,
+				    CONFIG_USER_MTU);
+	return 0;
+}
+
 static int check_interface_name(const struct config_parser *parser, const char *name)
 {
 	if (!*name)
@@ -238,6 +294,10 @@ int config_set_net(struct config_parser *parser, const char *value)
 	err = check_interface_name(parser, tap);
 	if (!err)
 		err = config_parse_suboptions(parser, net, &cursor);
+	if (!err)
+		err = config_set_string(&net->tap, tap);
+	if (!err)
+		err = check_user_net(parser, net);
 	if (!err && net->vhost && (net->function.packed || net->function.in_order))
 		err = config_error(parser, tap,
 				   "%s and vhost=on contradict: vhost-net has split virtqueues "
@@ -246,16 +306,16 @@ int config_set_net(struct config_parser *parser, const char *value)
 	for (u32 i = 0; !err && i < config->net_count; i++) {
 		if (!strcmp(config->nets[i].tap, tap))
 			err = config_error(parser, tap,
-					   "given twice; each interface of the machine needs a tap "
+					   "given twice; each interface of the machine needs one "
 					   "of its own");
 		else if (net->mac_given && config->nets[i].mac_given &&
 			 !memcmp(net->mac, config->nets[i].mac, sizeof(net->mac)))
 			err = config_error(parser, tap, "has the same mac= as %s; change one",
 					   config->nets[i].tap);
 	}
-	if (!err)
-		err = config_set_string(&net->tap, tap);
-	if (!err)
+	if (err)
+		free(net->tap);
+	else
 		config->net_count++;
 	free(copy);
 	return err;
@@ -382,7 +442,7 @@ const struct config_suboption config_net_suboptions[] = {
 	  .man = "The interface's Ethernet address. By default one that stays the same for the "
 		 "same tap." },
 	{ "mtu", "BYTES", .set = set_net_mtu,
-	  .man = "The MTU told to the guest. By default the tap's." },
+	  .man = "The MTU told to the guest. By default the tap's; with user 32000." },
 	{ "queues", "N", .set = set_net_queues,
 	  .man = "Pairs of virtqueues, 1 to 64; more than one need a tap made with multi_queue. "
 		 "The "
@@ -390,6 +450,11 @@ const struct config_suboption config_net_suboptions[] = {
 	{ "iothread", "N", .set = set_net_iothread,
 	  .man = "The thread of --iothreads, counted from 0, that serves all of its queues. By "
 		 "default they are spread." },
+	{ "forward", "PROTOCOL:[ADDRESS:]PORT:PORT", .repeats = true,
+	  .set = set_net_forward,
+	  .man = "With user: connections (tcp) or datagrams (udp) to a port of the host go to one of "
+		 "the guest. ADDRESS is the host's, by default 127.0.0.1. May repeat. With udp "
+		 "the guest reaches what the host serves on 127.0.0.1, at 10.0.2.2." },
 	{ "vhost", "on|off", true, .set = set_net_vhost,
 	  .man = "Leave the interface's frames to the host kernel's vhost-net, where that can be "
 		 "had "

@@ -322,13 +322,19 @@ const struct config_option config_options[] = {
 		 "on in "
 		 "the order given. May be repeated, up to 16 times. A comma in the path is "
 		 "doubled." },
-	{ "net", "TAP", "a tap; may repeat", .set = config_set_net,
+	{ "net", "TAP", "tap, user", .set = config_set_net,
 	  .suboptions = config_net_suboptions, .function = true, .list = true,
 	  .man = "A tap interface of the host, as a virtio network interface. A tap that belongs "
 		 "to the "
 		 "user needs no privilege; one that does not exist is made where that is "
 		 "permitted, and "
-		 "goes with the machine. May be repeated, up to 8 times." },
+		 "goes with the machine. May be repeated, up to 8 times.\n\n"
+		 "The name user stands for no tap but for passt (of the package of this name), "
+		 "which needs no privilege: it is started with the machine, ends with it, and "
+		 "carries what the guest sends as its user's own connections. The guest has "
+		 "10.0.2.15 (by DHCP), the router is 10.0.2.2; from outside come only the ports "
+		 "that forward= names, and what the host serves on 127.0.0.1 alone is out of "
+		 "reach." },
 	{ "share", "DIR", "a folder, by 9p; may repeat", .set = config_set_share,
 	  .suboptions = config_share_suboptions, .function = true, .list = true,
 	  .man = "A folder of the host, as a virtio-9p device, served by a process of its own; "

@@ -25,6 +25,7 @@ struct config_suboption {
 	const char *argument;	/* what the value looks like */
 	bool argument_optional; /* `,name` alone means on */
 	bool shared;		/* target is the parser's function */
+	bool repeats;		/* may be given more than once */
 	const char *man;
 	/* target is what the option fills. 0, or -EINVAL after a log line. value is not empty. */
 	int (*set)(struct config_parser *parser, void *target, const char *value);

@@ -249,7 +249,7 @@ int config_parse_suboptions(struct config_parser *parser, void *target, char **c
 		sub = find_suboption(parser->option, part, &number);
 		if (!sub)
 			return unknown_suboption(parser, part);
-		if (seen & BIT(number))
+		if (seen & BIT(number) && !sub->repeats)
 			return config_error(parser, NULL, "%s is given twice; keep one", sub->name);
 		seen |= BIT(number);
 		if (!value && sub->argument_optional)

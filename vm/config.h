@@ -11,6 +11,8 @@
 #define CONFIG_MAX_CPUS	     254
 #define CONFIG_MAX_DISKS     16
 #define CONFIG_MAX_NETS	     8
+#define CONFIG_MAX_FORWARDS  16
+#define CONFIG_USER_MTU	     32000
 #define CONFIG_MAX_PORTS     30
 #define CONFIG_MAX_SHARES    8
 #define CONFIG_MAX_TAG	     31 /* bytes of a share's name */
@@ -63,8 +65,18 @@ struct config_disk {
 	bool iopoll;  /* with direct: completions are looked for, not waited for */
 };
 
+/* A port of the host's, as passt is told of it: ADDRESS/PORT:PORT. */
+struct config_forward {
+	bool udp;
+	char ports[28];
+};
+
+#define CONFIG_NET_USER "user" /* in place of a tap: passt (backends/passt.h) */
+
 struct config_net {
-	char *tap;
+	char *tap; /* or CONFIG_NET_USER */
+	u32 forward_count;
+	struct config_forward forwards[CONFIG_MAX_FORWARDS];
 	u8 mac[6];
 	bool mac_given;
 	struct config_function function;
@@ -73,6 +85,11 @@ struct config_net {
 	bool vhost;   /* default off */
 	s32 iothread; /* as a disk's */
 };
+
+static inline bool config_net_is_user(const struct config_net *net)
+{
+	return !strcmp(net->tap, CONFIG_NET_USER);
+}
 
 #define CONFIG_PORT_NAME_MAX 63
 

@@ -65,6 +65,8 @@ static void take(struct conf *conf, char *s)
 		conf->cwd = v;
 	else if ((v = after(s, "hostname=")))
 		conf->hostname = v;
+	else if ((v = after(s, "net=")))
+		conf->net = v;
 	else if ((v = after(s, "uid=")))
 		conf->uid = number(v);
 	else if ((v = after(s, "gid=")))

@@ -1,7 +1,7 @@
 /*
  * The init inside the initramfs of `vmm run`: a static program without a library, process 1 of the
  * guest. Its files in the order of what they do: conf.c reads what to do, early.c loads modules,
- * ports.c finds the streams, root.c mounts the root, command.c starts the command, pump.c moves
+ * ports.c finds the streams, root.c mounts the root, net.c has the network, command.c starts the command, pump.c moves
  * bytes until its end. run/protocol.h has what it says to the host.
  */
 #ifndef RUN_INIT_INIT_H
@@ -17,7 +17,7 @@ struct conf {
 	char **strings;	     /* all of them, ended by NULL */
 	char **argv, **envp; /* ended by NULL; argv may be empty */
 	unsigned int argc, envc;
-	const char *root, *rootmode, *cwd, *hostname;
+	const char *root, *rootmode, *cwd, *hostname, *net;
 	unsigned int uid, gid;
 	unsigned int groups[256];
 	unsigned int group_count;
@@ -55,6 +55,9 @@ void power_off(void);
 void root_enter(const struct conf *conf);
 void shares_mount(const struct conf *conf);
 void shares_unmount(const struct conf *conf);
+
+/* net.c: the loopback, and what conf says; an error of the latter is a line and the end. */
+void network_up(const struct conf *conf);
 
 /* command.c */
 struct command {

@@ -208,25 +208,6 @@ static void mount_expected(void)
 	}
 }
 
-static void loopback_up(void)
-{
-	/* struct ifreq, whose header wants a C library */
-	struct {
-		char name[16];
-		short flags;
-		char rest[22];
-	} request = { .name = "lo" };
-	int fd = (int)SYS(socket, 2 /* AF_INET */, 2 /* SOCK_DGRAM */ | O_CLOEXEC, 0, 0, 0);
-
-	if (fd < 0)
-		return; /* a kernel without a network */
-	if (!sys_ioctl(fd, 0x8913 /* SIOCGIFFLAGS */, &request)) {
-		request.flags |= 1; /* IFF_UP */
-		sys_ioctl(fd, 0x8914 /* SIOCSIFFLAGS */, &request);
-	}
-	sys_close(fd);
-}
-
 void root_enter(const struct conf *conf)
 {
 	int ret;
@@ -244,7 +225,7 @@ void root_enter(const struct conf *conf)
 		fail(RUN_ERROR_ROOT, "/", error_text(-ret), "");
 	sys_chdir("/");
 	mount_expected();
-	loopback_up();
+	network_up(conf);
 	if (conf->hostname)
 		SYS(sethostname, conf->hostname, length(conf->hostname), 0, 0, 0);
 }

@@ -259,6 +259,45 @@ static void test_nets(void **state)
 	       "u,mac=52:54:00:00:00:01");
 }
 
+/* passt instead of a tap. */
+static void test_user_net(void **state)
+{
+	static const char *const wrong[] = {
+		"tcp",		 "tcp:",       "tcp:22",       "tcp:22:",	"tcp::22",
+		"tcp:0:22",	 "tcp:22:0",   "tcp:65536:22", "tcp:22:65536",	"tcp:22:22x",
+		"tcp:+22:22",	 "tcp:22: 22", "tcp:-1:22",    "sctp:22:22",	"tcp:1.2.3:22:22",
+		"tcp:::1:22:22", "22:22",      "tcp:22:22:22", "tcp:a.b:22:22", "tcp:1.2.3.4:22"
+	};
+	char value[64];
+
+	(void)state;
+	accept("--kernel", "k", "--net", "t", "--net",
+	       "user,forward=tcp:2222:22,mtu=1500,forward=udp:0.0.0.0:65535:1,forward=tcp:1:65535");
+	assert_false(config_net_is_user(&config.nets[0]));
+	assert_true(config_net_is_user(&config.nets[1]));
+	assert_int_equal(config.nets[1].forward_count, 3);
+	assert_false(config.nets[1].forwards[0].udp);
+	assert_string_equal(config.nets[1].forwards[0].ports, "127.0.0.1/2222:22");
+	assert_true(config.nets[1].forwards[1].udp);
+	assert_string_equal(config.nets[1].forwards[1].ports, "0.0.0.0/65535:1");
+	assert_string_equal(config.nets[1].forwards[2].ports, "127.0.0.1/1:65535");
+	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+		snprintf(value, sizeof(value), "user,forward=%s", wrong[i]);
+		refuse("forward=", "--net", value);
+	}
+	refuse("--net user", "--net", "t,forward=tcp:22:22");
+	refuse("vhost=on", "--net", "user,vhost=on");
+	refuse("queues=", "--net", "user,queues=2");
+	refuse("32000", "--net", "user,mtu=32001");
+	refuse("given twice", "--net", "user", "--net", "user");
+	refuse("mtu is given twice", "--net", "user,mtu=1500,mtu=1500");
+	refuse("there may be 16", "--net",
+	       "user,forward=tcp:1:1,forward=tcp:1:1,forward=tcp:1:1,forward=tcp:1:1,"
+	       "forward=tcp:1:1,forward=tcp:1:1,forward=tcp:1:1,forward=tcp:1:1,forward=tcp:1:1,"
+	       "forward=tcp:1:1,forward=tcp:1:1,forward=tcp:1:1,forward=tcp:1:1,forward=tcp:1:1,"
+	       "forward=tcp:1:1,forward=tcp:1:1,forward=tcp:1:1");
+}
+
 /* How devices stand on their bus: the same keys for each kind. */
 static void test_functions(void **state)
 {
@@ -598,14 +637,15 @@ static void test_full_output(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_defaults), cmocka_unit_test(test_everything),
-		cmocka_unit_test(test_memory),	 cmocka_unit_test(test_cpus),
-		cmocka_unit_test(test_gdb),	 cmocka_unit_test(test_disks),
-		cmocka_unit_test(test_nets),	 cmocka_unit_test(test_functions),
-		cmocka_unit_test(test_balloon),	 cmocka_unit_test(test_usage),
-		cmocka_unit_test(test_actions),	 cmocka_unit_test(test_file),
-		cmocka_unit_test(test_examples), cmocka_unit_test(test_help),
-		cmocka_unit_test(test_man),	 cmocka_unit_test(test_full_output),
+		cmocka_unit_test(test_defaults),    cmocka_unit_test(test_everything),
+		cmocka_unit_test(test_memory),	    cmocka_unit_test(test_cpus),
+		cmocka_unit_test(test_gdb),	    cmocka_unit_test(test_disks),
+		cmocka_unit_test(test_nets),	    cmocka_unit_test(test_user_net),
+		cmocka_unit_test(test_functions),   cmocka_unit_test(test_balloon),
+		cmocka_unit_test(test_usage),	    cmocka_unit_test(test_actions),
+		cmocka_unit_test(test_file),	    cmocka_unit_test(test_examples),
+		cmocka_unit_test(test_help),	    cmocka_unit_test(test_man),
+		cmocka_unit_test(test_full_output),
 	};
 
 	return cmocka_run_group_tests(tests, open_errors, tear_down);

@@ -49,8 +49,9 @@ struct bench_options {
 	const struct vhost_kernel *vhost; /* vhost=on, with this */
 	u16 told_mtu;			  /* mtu=; 0: the tap's */
 	u32 vhost_poll_us;
-	bool wire; /* no tap but a pair of sockets: headers of any kind go in, and are seen coming
-		      out */
+	bool stream; /* no tap but a stream of frames, whose other end is sock */
+	bool wire;   /* no tap but a pair of sockets: headers of any kind go in, and are seen coming
+			out */
 };
 
 struct bench {
@@ -165,6 +166,28 @@ static inline void bench_wire(struct bench *b)
 	b->sock = ends[1];
 }
 
+/* What passt_open() makes, without passt. */
+static inline void bench_stream(struct bench *b)
+{
+	int ends[2], says[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+	assert_int_equal(fcntl(ends[0], F_SETFL, O_NONBLOCK), 0);
+	assert_int_equal(pipe(says), 0);
+	memset(&b->tap, 0, sizeof(b->tap));
+	strcpy(b->tap.name, "passt");
+	b->tap.queues = 1;
+	b->tap.stream = true;
+	b->tap.fds[0] = ends[0];
+	b->tap.fds[1] = dup(ends[0]);
+	b->tap.passt = INT32_MAX; /* nobody's */
+	b->tap.passt_says = says[0];
+	assert_int_equal(dprintf(says[1], "a warning\n%d\n", INT32_MAX), 21);
+	close(says[1]);
+	b->tap.mtu = 1500;
+	b->sock = ends[1];
+}
+
 static inline struct bench *bench_up(const struct bench_options *options)
 {
 	const struct tap_config tap = { BENCH_TAP, options->queues ? options->queues : 1 };
@@ -173,15 +196,20 @@ static inline struct bench *bench_up(const struct bench_options *options)
 					     .tap = &b->tap,
 					     .features = driver_features() };
 
-	if (!options->wire)
+	bool tap_needed = !options->wire && !options->stream;
+
+	if (tap_needed)
 		netns_needed();
 	memset(b, 0, sizeof(*b));
 	if (options->wire)
 		bench_wire(b);
+	else if (options->stream)
+		bench_stream(b);
 	else
 		assert_int_equal(tap_open(&b->tap, &tap), 0);
 	if (options->mtu) {
-		netns_mtu(BENCH_TAP, options->mtu);
+		if (tap_needed)
+			netns_mtu(BENCH_TAP, options->mtu);
 		b->tap.mtu = (u32)options->mtu;
 	}
 	if (options->vhost) {
@@ -202,7 +230,7 @@ static inline struct bench *bench_up(const struct bench_options *options)
 	b->device = virtio_net_device(b->net);
 	b->up = true;
 	driver_machine_go(&b->machine);
-	if (!options->wire)
+	if (tap_needed)
 		bench_socket(b);
 	if (options->down)
 		netns_up(BENCH_TAP, false);
@@ -225,7 +253,8 @@ static inline int bench_down(void **state)
 	driver_machine_down(&b->machine);
 	vhost_close(&b->vhost);
 	tap_close(&b->tap);
-	close(b->sock);
+	if (b->sock >= 0)
+		close(b->sock);
 	b->up = false;
 	return 0;
 }
