@@ -1,6 +1,6 @@
 # A network without privilege: passt between the guest and a world that is a namespace of ours; addresses by DHCP and by
 # `vmm run`, names, connections out and in, and the ends of either.
-# bed: timeout=600 cost=120
+# bed: timeout=900 cost=120
 
 if [ "$BED_WHERE" != nested ]; then
 	skip 'passt' 'it makes itself a user namespace, which a root by chroot may not: only in the nested machine'
@@ -42,7 +42,7 @@ gone() {
 ask() { sleep 20 | socat -t 0.1 - "TCP4:127.0.0.1:$1"; }
 
 # The guest's own DHCP client, names, connections; forwarded ports while it listens.
-start_guest name=dhcp limit=200 wrap="$as" -- --net user,forward=tcp:2222:22,forward=tcp:127.0.0.1:2223:23 \
+start_guest name=dhcp limit=240 wrap="$as" -- --net user,forward=tcp:2222:22,forward=tcp:127.0.0.1:2223:23 \
 	--control theirs/vm.sock <<'X'
 cat >/tmp/lease <<'S'
 #!/bin/sh
@@ -74,7 +74,7 @@ X
 socat -u SYSTEM:'echo private' TCP4-LISTEN:6666,bind=127.0.0.1,reuseaddr 2>/dev/null &
 private=$!
 ip netns exec world socat -u TCP4-LISTEN:9,reuseaddr STDOUT >"$work/sink" &
-if wait_console '^listening' 90; then
+if wait_console '^listening' 200; then
 	check 'passt runs' pidof passt passt.avx2
 	check 'as who started it' [ "$(stat -c %u /proc/$(pidof passt.avx2 passt | cut -d ' ' -f 1))" = 1234 ]
 	check 'a forwarded connection' [ "$(ask 2222)" = 'from port 22' ]
@@ -103,11 +103,11 @@ gone 'the guest has ended: no passt is left'
 cd theirs || exit 9
 echo "# vmm run --net user"
 timeout -k 5 300 $as "$vmm" run --kernel "$assets/vmlinuz-std" --mem 256M --timeout 200 --boot-timeout 0 \
-	--net user,forward=udp:5353:53 -- sh -c '
+	--net user,forward=udp:5353:5300 -- sh -c '
 	cat /etc/resolv.conf; ip route; nslookup -type=a another.name
 	socat -u TCP4:another.name:7 -
 	echo listening
-	socat UDP4-RECVFROM:53 EXEC:cat' >o 2>e </dev/null &
+	socat UDP4-RECVFROM:5300 EXEC:cat' >o 2>e </dev/null &
 pid=$!
 for i in $(seq 1500); do
 	grep -q listening o && break

@@ -281,6 +281,7 @@ static void test_user_net(void **state)
 	assert_true(config.nets[1].forwards[1].udp);
 	assert_string_equal(config.nets[1].forwards[1].ports, "0.0.0.0/65535:1");
 	assert_string_equal(config.nets[1].forwards[2].ports, "127.0.0.1/1:65535");
+	config_free(&config);
 	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
 		snprintf(value, sizeof(value), "user,forward=%s", wrong[i]);
 		refuse("forward=", "--net", value);
