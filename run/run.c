@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include "run/report.h"
 #include "run/run.h"
+#include "vm/sandbox.h"
 
 /*
  * A descriptor for the process that started us, which stays that process's when its number is
@@ -31,6 +32,7 @@ int run_main(struct config *config, const struct milestones *milestones)
 	static struct run_result result;
 	struct run_files files = { -1, -1, follow_parent() };
 
+	sandbox_end_with(RUN_STATUS_ERROR);
 	if (report_open("--report", config->run.report, &files.report) ||
 	    report_open("--junit", config->run.junit, &files.junit))
 		return RUN_STATUS_ERROR;

@@ -41,6 +41,7 @@ static struct sock_fprog programs[] = { PROGRAM(0), PROGRAM(1), PROGRAM(2),
 _Static_assert(ARRAY_SIZE(programs) == SANDBOX_PROGRAMS, "a program for each kind of thread");
 
 static void (*violation_hook)(void);
+static int violation_status = STATUS_HOST_ERROR;
 static bool prepared;
 static int rewritable = -1; /* sandbox_allow_rewriting() */
 static int vmcore = -1;	    /* sandbox_allow_vmcore() */
@@ -113,12 +114,17 @@ static void on_sigsys(int signal_number, siginfo_t *info, void *context)
 	}
 	/* Not _exit(): before what does not return, AddressSanitizer wants to look at
 	 * /proc/self/maps. */
-	syscall(SYS_exit_group, STATUS_HOST_ERROR);
+	syscall(SYS_exit_group, violation_status);
 }
 
 void sandbox_on_violation(void (*fn)(void))
 {
 	violation_hook = fn;
+}
+
+void sandbox_end_with(int status)
+{
+	violation_status = status;
 }
 
 void sandbox_allow_rewriting(int fd)

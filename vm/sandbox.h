@@ -1,7 +1,8 @@
 /*
  * What the process may still do once the guest runs: no capabilities, no new privileges, no core of
  * guest memory for others (PR_SET_DUMPABLE off), and a seccomp allowlist for each kind of thread. A
- * forbidden call prints its name and the thread, then ends the process with STATUS_HOST_ERROR.
+ * forbidden call prints its name and the thread, then ends the process with STATUS_HOST_ERROR, or
+ * what sandbox_end_with() says.
  */
 #ifndef VM_SANDBOX_H
 #define VM_SANDBOX_H
@@ -20,6 +21,9 @@ enum sandbox_thread {
  * back). It must be async-signal-safe and content with what every thread may call. Main thread,
  * before sandbox_prepare(). */
 void sandbox_on_violation(void (*fn)(void));
+
+/* The status of a process that a violation ends. Main thread, before sandbox_prepare(). */
+void sandbox_end_with(int status);
 
 /* The main thread may go on writing to this open file at any offset, and cut it short (--stats).
  * -1: none. Main thread, before sandbox_prepare(). */

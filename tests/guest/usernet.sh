@@ -37,9 +37,8 @@ gone() {
 	check "$1" sh -c '! pidof passt passt.avx2'
 }
 
-# ask PORT: what is said there. Our side stays open meanwhile: passt of Debian 12 forgets a connection that is half closed
-# before it is whole.
-ask() { sleep 20 | socat -t 0.1 - "TCP4:127.0.0.1:$1"; }
+# ask PORT: what is said there. We speak first, and our side stays open: passt of Debian 12 answers a guest's SYN-ACK no sooner.
+ask() { { echo; sleep 5; } | socat -t 5 - "TCP4:127.0.0.1:$1"; }
 
 # The guest's own DHCP client, names, connections; forwarded ports while it listens.
 start_guest name=dhcp limit=240 wrap="$as" -- --net user,forward=tcp:2222:22,forward=tcp:127.0.0.1:2223:23 \
@@ -63,15 +62,15 @@ echo "by name $(socat -u TCP4:some.name:7 -)"
 echo "udp $(echo datagram | socat -t 2 - UDP4:198.18.0.1:7)"
 socat -u TCP4:10.0.2.2:6666,connect-timeout=5 - 2>/dev/null | grep -q . && echo "the host's own answers"
 dd if=/dev/zero bs=64k count=64 2>/dev/null | socat -t 10 - TCP4:198.18.0.1:9 && echo sent
-socat -U TCP4-LISTEN:22,reuseaddr SYSTEM:'echo from port 22' &
-socat -U TCP4-LISTEN:23,reuseaddr SYSTEM:'echo from port 23' &
-sleep 1
+socat -U TCP4-LISTEN:22,fork,reuseaddr SYSTEM:'echo from port 22' &
+socat -U TCP4-LISTEN:23,fork,reuseaddr SYSTEM:'echo from port 23' &
+until [ $(netstat -ltn | grep -cE ':2[23] ') = 2 ]; do sleep 0.1; done
 echo listening
-wait
+read line </dev/ttyS0
 echo "end of it"
 X
 # What the host has for itself alone, and a sink that counts.
-socat -u SYSTEM:'echo private' TCP4-LISTEN:6666,bind=127.0.0.1,reuseaddr 2>/dev/null &
+socat -U TCP4-LISTEN:6666,bind=127.0.0.1,fork,reuseaddr SYSTEM:'echo private' 2>/dev/null &
 private=$!
 ip netns exec world socat -u TCP4-LISTEN:9,reuseaddr STDOUT >"$work/sink" &
 if wait_console '^listening' 200; then
@@ -79,12 +78,14 @@ if wait_console '^listening' 200; then
 	check 'as who started it' [ "$(stat -c %u /proc/$(pidof passt.avx2 passt | cut -d ' ' -f 1))" = 1234 ]
 	check 'a forwarded connection' [ "$(ask 2222)" = 'from port 22' ]
 	check 'another' [ "$(ask 2223)" = 'from port 23' ]
-	check 'nobody else reaches them' sh -c '! ip netns exec world socat -u TCP4:198.18.0.2:2222,connect-timeout=3 - 2>/dev/null | grep -q port'
+	check 'nobody else reaches them' sh -c '! ip netns exec world socat -u TCP4:198.18.0.2:2222,connect-timeout=3 OPEN:/dev/null'
+	check 'the host has something for itself alone' [ "$(ask 6666)" = private ]
 	ctl="$("$vmm" ctl theirs/vm.sock add net user 2>&1)"
 	check 'a second cannot come later' sh -c "echo '$ctl' | grep -q 'started with the machine'"
 else
 	fail 'the guest listens' "$(tail -n 3 "$log" | tr '\n' ' ')"
 fi
+echo over >"$work/silence"
 wait_guest
 kill $private
 check_out 'an address by DHCP' '^lease 10\.0\.2\.15/24 router 10\.0\.2\.2 dns 198\.18\.0\.1'
@@ -106,8 +107,9 @@ timeout -k 5 300 $as "$vmm" run --kernel "$assets/vmlinuz-std" --mem 256M --time
 	--net user,forward=udp:5353:5300 -- sh -c '
 	cat /etc/resolv.conf; ip route; nslookup -type=a another.name
 	socat -u TCP4:another.name:7 -
+	socat UDP4-RECVFROM:5300 EXEC:cat &
 	echo listening
-	socat UDP4-RECVFROM:5300 EXEC:cat' >o 2>e </dev/null &
+	wait' >o 2>e </dev/null &
 pid=$!
 for i in $(seq 1500); do
 	grep -q listening o && break

@@ -541,6 +541,19 @@ static void test_hook(void **state)
 	sandbox_on_violation(NULL);
 }
 
+/* `vmm run` has a status of its own for what is ours. */
+static void test_status(void **state)
+{
+	int status;
+
+	(void)state;
+	sandbox_end_with(120);
+	status = child(SANDBOX_VCPU, do_openat);
+	sandbox_end_with(STATUS_HOST_ERROR);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 120);
+}
+
 static void look_at_process(void)
 {
 	char line[256];
@@ -597,7 +610,7 @@ int main(void)
 		cmocka_unit_test(test_ordinary),   cmocka_unit_test(test_rewriting),
 		cmocka_unit_test(test_by_kind),	   cmocka_unit_test(test_forbidden),
 		cmocka_unit_test(test_threads),	   cmocka_unit_test(test_hook),
-		cmocka_unit_test(test_gdb),
+		cmocka_unit_test(test_gdb),	   cmocka_unit_test(test_status),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
