@@ -1,5 +1,4 @@
-/*
- * tsan: the network device over a stream of frames, a socket being passt, on both engines: frames
+/* tsan: the network device over a stream of frames, a socket being passt, on both engines: frames
  * in any pieces, streams that end or talk nonsense, resets amid a frame. And passt's own start.
  */
 #include "tests/unit/net-bench.h"
