@@ -46,7 +46,7 @@ TSAN_OBJECTS := $(SOURCES:%.c=build/tsan/%.o)
 ONCE	     := vm/reactors.c vm/reactor-ring.c vm/reactor-epoll.c vm/reactor-workers.c vm/reactor-iopoll.c virtio/vq-strict.c virtio/vq-order.c \
 		$(filter-out firmware/sha256.c vm/reactor% virtio/net-rx.c virtio/net-tx.c virtio/net-filter.c, \
 		$(filter firmware/% machine/% run/% vm/% pci/% backends/% virtio/stats.c virtio/describe.c virtio/strict% virtio/pci% virtio/mmio.c \
-		virtio/device.c virtio/net% virtio/blk-config.c virtio/blk-strict.c virtio/rng.c virtio/balloon.c virtio/9p.c virtio/console.c \
+		virtio/device.c virtio/net% virtio/blk-config.c virtio/blk-strict.c virtio/rng.c virtio/balloon.c virtio/9p.c virtio/vsock% virtio/console.c \
 		virtio/console-control.c,$(SOURCES)))
 $(ONCE:%.c=build/obj/%.o): CFLAGS += -Oz
 

@@ -45,9 +45,9 @@ static int bind_socket(int fd, const char *path)
 	return error;
 }
 
-int listen_unix(const char *path, int backlog)
+int listen_unix(const char *path, int type, int backlog)
 {
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), error;
+	int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), error;
 
 	if (fd < 0)
 		return -errno;
@@ -60,9 +60,9 @@ int listen_unix(const char *path, int backlog)
 	return error;
 }
 
-int listen_option(const char *option, const char *path, int backlog)
+int listen_option(const char *option, const char *path, int type, int backlog)
 {
-	int fd = listen_unix(path, backlog);
+	int fd = listen_unix(path, type, backlog);
 
 	if (fd < 0)
 		log_line("--%s %s: %s; %s", option, path, strerror(-fd),

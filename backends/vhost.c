@@ -1,5 +1,5 @@
 /*
- * vhost-net's requests (linux/vhost.h), in the order in which the kernel wants them: owner, memory,
+ * vhost's requests (linux/vhost.h), in the order in which the kernel wants them: owner, memory,
  * features; for each ring size, addresses, eventfds, and last the tap, which starts it. The
  * IOTLB and its backend features are for guests behind an IOMMU, and there is none here: the kernel
  * takes addresses as they are in the memory table.
@@ -20,7 +20,6 @@
 #include "backends/vhost.h"
 #include "vm/log.h"
 
-#define VHOST_DEVICE "/dev/vhost-net"
 #define WITHOUT	     "; served without vhost-net"
 
 /* ---- the kernel ---- */
@@ -63,25 +62,25 @@ static int set_file(const struct vhost *vhost, u16 pair, unsigned long number, u
 
 /* ---- opening ---- */
 
-static void log_open_error(const char *name, int error)
+static void log_open_error(const char *name, bool vsock, int error)
 {
+	const char *kind = vsock ? "vsock" : "net";
+	const char *without = vsock ? ", or give unix=PATH instead" : WITHOUT;
+
 	if (error == -ENOENT || error == -ENODEV || error == -ENXIO)
-		log_line("%s: vhost=on: this host has no " VHOST_DEVICE
-			 ": its kernel's vhost_net driver is not loaded; `sudo modprobe "
-			 "vhost_net`" WITHOUT,
-			 name);
+		log_line("%s: vhost=on: this host has no /dev/vhost-%s: its kernel's vhost_%s "
+			 "driver is not loaded; `sudo modprobe vhost_%s`%s",
+			 name, kind, kind, kind, without);
 	else if (error == -EACCES || error == -EPERM)
-		log_line("%s: vhost=on: " VHOST_DEVICE
-			 " may not be opened: %s; `sudo usermod -aG kvm $USER` and a new login, or "
-			 "`sudo chmod 0666 " VHOST_DEVICE "`" WITHOUT,
-			 name, strerror(-error));
+		log_line("%s: vhost=on: /dev/vhost-%s may not be opened: %s; `sudo usermod -aG kvm "
+			 "$USER` and a new login, or `sudo chmod 0666 /dev/vhost-%s`%s",
+			 name, kind, strerror(-error), kind, without);
 	else if (error == -EMFILE || error == -ENFILE)
-		log_line("%s: vhost=on: " VHOST_DEVICE
-			 ": %s; allow more open files (ulimit -n)" WITHOUT,
-			 name, strerror(-error));
+		log_line("%s: vhost=on: /dev/vhost-%s: %s; allow more open files (ulimit -n)%s",
+			 name, kind, strerror(-error), without);
 	else
-		log_line("%s: vhost=on: " VHOST_DEVICE " cannot be used: %s" WITHOUT, name,
-			 strerror(-error));
+		log_line("%s: vhost=on: /dev/vhost-%s cannot be used: %s%s", name, kind,
+			 strerror(-error), without);
 }
 
 static const struct vhost_kernel *kernel_of(const struct vhost_config *config)
@@ -125,21 +124,22 @@ int vhost_open_files(const struct vhost_config *config, int *fds)
 	if (!config->pairs || config->pairs > VHOST_MAX_PAIRS)
 		return -EINVAL;
 	while (!error && n < config->pairs) {
-		fds[n] = kernel_of(config)->open(VHOST_DEVICE);
+		fds[n] = kernel_of(config)->open(config->cid ? "/dev/vhost-vsock"
+							     : "/dev/vhost-net");
 		if (fds[n] < 0)
 			error = fds[n];
 		else
 			n++;
 	}
 	if (!error) {
-		fds[n] = open_deletions();
-		if (fds[n] >= 0)
+		fds[n] = config->cid ? -1 : open_deletions();
+		if (fds[n] >= 0 || config->cid)
 			return 0;
 		error = fds[n];
 	}
 	while (n)
 		close(fds[--n]);
-	log_open_error(config->name, error);
+	log_open_error(config->name, config->cid, error);
 	return error;
 }
 
@@ -151,6 +151,7 @@ int vhost_adopt(struct vhost *vhost, const struct vhost_config *config, const in
 	snprintf(vhost->name, sizeof(vhost->name), "%s", config->name);
 	vhost->kernel = kernel_of(config);
 	vhost->pairs = config->pairs;
+	vhost->vsock = config->cid;
 	memcpy(vhost->fds, fds, config->pairs * sizeof(fds[0]));
 	vhost->deletions = fds[config->pairs];
 	for (u16 pair = 0; pair < vhost->pairs && !error; pair++) {
@@ -158,8 +159,13 @@ int vhost_adopt(struct vhost *vhost, const struct vhost_config *config, const in
 		if (!error) /* with its owner a pair gets its worker */
 			error = request(vhost, pair, VHOST_SET_OWNER, NULL);
 	}
-	if (error) {
-		log_open_error(vhost->name, error);
+	if (!error && config->cid)
+		error = request(vhost, 0, VHOST_VSOCK_SET_GUEST_CID, &(u64){ config->cid });
+	if (error == -EADDRINUSE) {
+		log_line("%s: cid=%u: another machine of this host has it; give another number",
+			 vhost->name, config->cid);
+	} else if (error) {
+		log_open_error(vhost->name, config->cid, error);
 	} else if (!(vhost->features & BIT64(VIRTIO_F_VERSION_1))) {
 		log_line("%s: vhost=on: this host's kernel has a vhost-net from before virtio 1.0; "
 			 "Linux 5.15 or later has what it takes" WITHOUT,
@@ -225,8 +231,9 @@ int vhost_prepare(const struct vhost *vhost, const struct memory *memory, int er
 			error = set_file(vhost, pair, VHOST_SET_VRING_ERR, ring, error_fd);
 	}
 	if (error)
-		log_line("%s: vhost=on: vhost-net cannot be prepared: %s" WITHOUT, vhost->name,
-			 strerror(-error));
+		log_line("%s: vhost=on: vhost-%s cannot be prepared: %s%s", vhost->name,
+			 vhost->vsock ? "vsock" : "net", strerror(-error),
+			 vhost->vsock ? "" : WITHOUT);
 	return error;
 }
 
@@ -266,7 +273,7 @@ int vhost_ring_start(const struct vhost *vhost, u16 pair, enum vhost_ring ring, 
 
 	if (!error)
 		error = vhost_ring_call(vhost, pair, ring, call_fd);
-	if (!error)
+	if (!error && !vhost->vsock)
 		error = set_file(vhost, pair, VHOST_NET_SET_BACKEND, ring, tap_fd);
 	return error;
 }
@@ -274,7 +281,9 @@ int vhost_ring_start(const struct vhost *vhost, u16 pair, enum vhost_ring ring, 
 int vhost_ring_stop(const struct vhost *vhost, u16 pair, enum vhost_ring ring, u16 *base)
 {
 	struct vhost_vring_state state = { .index = ring };
-	int error = set_file(vhost, pair, VHOST_NET_SET_BACKEND, ring, VHOST_FILE_UNBIND);
+	int error = vhost->vsock ? 0
+				 : set_file(vhost, pair, VHOST_NET_SET_BACKEND, ring,
+					    VHOST_FILE_UNBIND);
 
 	if (!error)
 		error = request(vhost, pair, VHOST_GET_VRING_BASE, &state);
@@ -300,4 +309,9 @@ int vhost_pair_poll(const struct vhost *vhost, u16 pair, u32 poll_us)
 int vhost_ring_leave(const struct vhost *vhost, u16 pair, enum vhost_ring ring)
 {
 	return set_file(vhost, pair, VHOST_SET_VRING_KICK, ring, VHOST_FILE_UNBIND);
+}
+
+int vhost_vsock_run(const struct vhost *vhost, bool on)
+{
+	return request(vhost, 0, VHOST_VSOCK_SET_RUNNING, &(int){ on });
 }

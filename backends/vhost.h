@@ -1,6 +1,6 @@
 /*
  * The kernel's vhost-net (linux/vhost.h): a worker in the kernel that carries frames between a tap
- * and a guest's rings. One file descriptor a pair of rings. Ignorant of virtio's devices: it is
+ * and a guest's rings; and its vhost-vsock, which does it between sockets and a guest's. One file descriptor a pair of rings. Ignorant of virtio's devices: it is
  * told where rings are, which eventfds ring and are rung, and which tap's queue is theirs.
  */
 #ifndef BACKENDS_VHOST_H
@@ -23,6 +23,7 @@ struct vhost_kernel {
 struct vhost_config {
 	const char *name; /* the interface's, for log lines */
 	u16 pairs;
+	u32 cid;			   /* 0, or it is vhost-vsock, for this guest, a pair */
 	const struct vhost_kernel *kernel; /* NULL: the real one */
 };
 
@@ -30,6 +31,7 @@ struct vhost {
 	char name[16];
 	const struct vhost_kernel *kernel;
 	u16 pairs; /* 0: not open */
+	bool vsock;
 	int fds[VHOST_MAX_PAIRS];
 	/* read like an eventfd: an interface was deleted, perhaps the tap, of which vhost-net
 	 * itself tells only who sends */
@@ -79,5 +81,9 @@ int vhost_ring_call(const struct vhost *vhost, u16 pair, enum vhost_ring ring, i
 int vhost_pair_poll(const struct vhost *vhost, u16 pair, u32 poll_us);
 /* Of a ring that is stopped: nobody listens to its kick_fd any more. */
 int vhost_ring_leave(const struct vhost *vhost, u16 pair, enum vhost_ring ring);
+
+/* vhost-vsock: both rings, whose backends there are none, are started at once (after
+ * vhost_ring_start()), or stopped (before vhost_ring_stop()). */
+int vhost_vsock_run(const struct vhost *vhost, bool on);
 
 #endif

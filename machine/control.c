@@ -56,7 +56,7 @@ int control_create(struct control **result, struct machine *m, const char *path)
 		control->clients[i] = (struct control_client){ .control = control, .fd = -1 };
 	error = json_library_load();
 	if (!error)
-		control->fd = error = listen_option("control", path, CONTROL_CLIENTS);
+		control->fd = error = listen_option("control", path, SOCK_STREAM, CONTROL_CLIENTS);
 	if (error < 0) {
 		free(control);
 		return error;

@@ -57,6 +57,9 @@ static u32 count_files(const struct config *config)
 		files += 2 + virtio_pci_files(1, &config->shares[i].function);
 	if (config->console != CONFIG_CONSOLE_SERIAL)
 		files += 2 + virtio_pci_files(2, &config->console_function) + 2 + 8;
+	if (config->vsock.cid)
+		files += 3 + virtio_pci_files(3, &config->vsock.function) + 8 +
+			 (config->vsock.vhost ? 2 : VSOCK_DOORS + VSOCK_CONNECTIONS);
 	if (config->port_count) {
 		u16 queues = (u16)(2 * config->port_count + 4);
 
@@ -91,7 +94,7 @@ static u32 spare_files(const struct config *config)
 static const char *const kind_names[] = {
 	[MACHINE_DISK] = "blk",	       [MACHINE_NET] = "net",	      [MACHINE_SHARE] = "share",
 	[MACHINE_RNG] = "rng",	       [MACHINE_CONSOLE] = "console", [MACHINE_PORTS] = "ports",
-	[MACHINE_BALLOON] = "balloon",
+	[MACHINE_BALLOON] = "balloon", [MACHINE_VSOCK] = "vsock",
 };
 
 static bool number_taken(const struct machine *m, enum machine_kind kind, u32 number)
@@ -190,6 +193,21 @@ static int open_share(struct machine *m, const struct config_share *config)
 	return ret;
 }
 
+static int open_vsock(struct machine *m, const struct config_vsock *config)
+{
+	const struct vhost_config v = { .name = "vsock", .pairs = 1, .cid = config->cid };
+	struct machine_device *d = machine_device_new(m, MACHINE_VSOCK);
+
+	if (!d)
+		return -ENOMEM;
+	if (!config->vhost)
+		return vsock_host_open(&d->vsock_host, config->path, m->config->sandbox);
+	if (m->config->strict == CONFIG_STRICT_OFF)
+		return vhost_open(&d->vhost, &v);
+	log_line("vsock: vhost=on: --strict has to see the driver's buffers; leave one of them out");
+	return -EINVAL;
+}
+
 int machine_open_backends(struct machine *m)
 {
 	const struct config *config = m->config;
@@ -208,6 +226,8 @@ int machine_open_backends(struct machine *m)
 	if (!ret && config->console != CONFIG_CONSOLE_SERIAL &&
 	    !machine_device_new(m, MACHINE_CONSOLE))
 		ret = -ENOMEM;
+	if (!ret && config->vsock.cid)
+		ret = open_vsock(m, &config->vsock);
 	if (!ret && config->port_count) {
 		ret = ports_open(&m->ports, config);
 		if (!ret && !machine_device_new(m, MACHINE_PORTS))
@@ -342,6 +362,29 @@ static int make_balloon(struct machine *m, struct machine_device *d)
 	return 0;
 }
 
+static int make_vsock(struct machine *m, struct machine_device *d)
+{
+	const struct config_vsock *config = &m->config->vsock;
+	const struct virtio_vsock_options c = {
+		.memory = &m->memory,
+		.reactors = m->reactors,
+		.name = d->id,
+		.reactor = place_of(m, d, config->iothread),
+		.queue_size = config->function.queue_size,
+		.features = machine_ring_features(&config->function),
+		.cid = config->cid,
+		.host = config->vhost ? NULL : &d->vsock_host,
+		.vhost = config->vhost ? &d->vhost : NULL,
+	};
+	int ret = c.host ? vsock_host_register(c.host, m->reactors) : 0;
+
+	if (!ret)
+		ret = virtio_vsock_create(&d->vsock, &c);
+	if (!ret)
+		d->device = virtio_vsock_device(d->vsock);
+	return ret;
+}
+
 static const struct config_function *function_of(const struct machine *m,
 						 const struct machine_device *d)
 {
@@ -357,6 +400,8 @@ static const struct config_function *function_of(const struct machine *m,
 		return &m->config->console_function;
 	case MACHINE_BALLOON:
 		return &m->config->balloon_function;
+	case MACHINE_VSOCK:
+		return &m->config->vsock.function;
 	default:
 		return &m->config->rng_function;
 	}
@@ -368,7 +413,7 @@ int machine_device_make(struct machine *m, struct machine_device *d)
 		[MACHINE_DISK] = make_disk,	      [MACHINE_NET] = make_net,
 		[MACHINE_SHARE] = make_share,	      [MACHINE_RNG] = make_rng,
 		[MACHINE_CONSOLE] = machine_make_hvc, [MACHINE_PORTS] = ports_make,
-		[MACHINE_BALLOON] = make_balloon,
+		[MACHINE_BALLOON] = make_balloon, [MACHINE_VSOCK] = make_vsock,
 	};
 	struct virtio_pci_config c = { .host = m->pci, .irq = m->irq, .reactors = m->reactors };
 	int ret = make[d->kind](m, d);
@@ -398,6 +443,7 @@ void machine_device_unmake(struct machine *m, struct machine_device *d)
 	virtio_rng_destroy(d->rng);
 	virtio_balloon_destroy(d->balloon);
 	virtio_console_destroy(d->console);
+	virtio_vsock_destroy(d->vsock);
 	if (d->kind == MACHINE_PORTS) {
 		ports_close(m->ports);
 		m->ports = NULL;
@@ -407,6 +453,9 @@ void machine_device_unmake(struct machine *m, struct machine_device *d)
 		disk_close(&d->disk);
 	}
 	vhost_close(&d->vhost);
+	if (d->vsock_host.process)
+		vsock_host_unregister(&d->vsock_host, m->reactors);
+	vsock_host_close(&d->vsock_host);
 	if (d->open && d->kind == MACHINE_NET) {
 		tap_unregister(&d->tap, m->reactors);
 		tap_close(&d->tap);
@@ -460,7 +509,8 @@ static u32 poll_window(const struct config *config)
 
 	if (config->poll_given)
 		return config->poll_us;
-	if (!config->disk_count && !config->net_count && !config->share_count && !config->control)
+	if (!config->disk_count && !config->net_count && !config->share_count &&
+	    !config->vsock.cid && !config->control)
 		return 0;
 	return !sched_getaffinity(0, sizeof(set), &set) && CPU_COUNT(&set) > (int)config->cpus
 		       ? DEFAULT_POLL_US

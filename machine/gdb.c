@@ -34,7 +34,7 @@ int gdb_create(struct gdb **result, struct machine *m, const char *path, bool wa
 		goto fail;
 	gdb->m = m;
 	gdb->client = -1;
-	gdb->fd = error = listen_option("gdb", path, 1);
+	gdb->fd = error = listen_option("gdb", path, SOCK_STREAM, 1);
 	if (error < 0)
 		goto quiet;
 	error = debug_create(&gdb->debug, m->vcpus, m->config->cpus, &m->memory,

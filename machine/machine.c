@@ -296,11 +296,15 @@ void machine_write_stats(const struct machine *m, bool end)
 void machine_let_go(struct machine *m)
 {
 	reset_devices(m);
+	for (u32 i = 0; i < m->device_count; i++)
+		if (m->devices[i]->vsock) /* it waits for clients, and perhaps for a reader */
+			virtio_device_detach(m->devices[i]->device);
 	reactors_destroy(m->reactors);
 	for (u32 i = 0; i < m->device_count; i++) {
 		struct machine_device *d = m->devices[i];
 
 		vhost_close(&d->vhost);
+		vsock_host_close(&d->vsock_host);
 		if (d->open && d->kind == MACHINE_NET)
 			tap_close(&d->tap);
 		if (d->open && d->kind == MACHINE_DISK)

@@ -19,6 +19,7 @@
 #include "virtio/net.h"
 #include "virtio/pci.h"
 #include "virtio/rng.h"
+#include "virtio/vsock.h"
 #include "vm/config.h"
 #include "vm/end.h"
 #include "vm/kvm.h"
@@ -39,7 +40,8 @@ enum machine_kind {
 	MACHINE_RNG,
 	MACHINE_BALLOON,
 	MACHINE_CONSOLE,
-	MACHINE_PORTS
+	MACHINE_PORTS,
+	MACHINE_VSOCK
 };
 
 /* One virtio device with its host end. What its kind has not is zero. */
@@ -54,13 +56,15 @@ struct machine_device {
 	struct disk disk;
 	struct tap tap;
 	struct share share;
-	struct vhost vhost; /* of a tap, if the user wants it and the host has it */
+	struct vhost vhost; /* of a tap or a vsock, if the user wants it and the host has it */
+	struct vsock_host vsock_host;
 	struct virtio_blk *blk;
 	struct virtio_net *net;
 	struct virtio_9p *p9;
 	struct virtio_rng *rng;
 	struct virtio_balloon *balloon;
 	struct virtio_console *console;
+	struct virtio_vsock *vsock;
 	struct virtio_device *device; /* of these */
 	struct virtio_pci *function;
 	/* of one that came while the machine runs: what its options lie in; else NULL */

@@ -86,7 +86,7 @@ static int open_port(struct port_host *host, struct virtio_console_port *port)
 		port->out_fd = config->out_fd;
 		break;
 	case CONFIG_PORT_UNIX:
-		host->listener = listen_unix(config->path, 4);
+		host->listener = listen_unix(config->path, SOCK_STREAM, 4);
 		if (host->listener < 0)
 			return say(config, host->listener, config->path,
 				   host->listener == -EADDRINUSE

@@ -123,7 +123,8 @@ static bool wants_pci(const struct config_function *function)
 int config_check_mmio(const struct config *config)
 {
 	bool wanted = wants_pci(&config->rng_function) || wants_pci(&config->console_function) ||
-		      wants_pci(&config->balloon_function);
+		      wants_pci(&config->balloon_function) ||
+		      wants_pci(&config->vsock.function);
 
 	for (u32 i = 0; i < config->disk_count; i++)
 		wanted |= wants_pci(&config->disks[i].function);
@@ -203,8 +204,8 @@ const struct config_suboption config_function_suboptions[] = {
 	  .man = "MSI-X vectors, 0 to 512; 0 leaves the interrupt line alone. The default is one "
 		 "for each queue and one for the configuration." },
 	{ "queue-size", "N", .shared = true, .set = set_queue_size,
-	  .man = "Entries of each virtqueue, a power of two up to the default: 256 for disks, "
-		 "512 for networks, 64 for entropy, 128 for others." },
+	  .man = "Entries of each virtqueue, a power of two up to the default: 256 for disks "
+		 "and vsock, 512 for networks, 64 for entropy, 128 for others." },
 	{ "packed", "on|off", .argument_optional = true, .shared = true, .set = set_packed,
 	  .man = "Offer virtqueues of the packed format, which drivers take if they know it. The "
 		 "default is off." },

@@ -116,6 +116,9 @@ extern const struct config_suboption config_disk_suboptions[], config_net_subopt
 int config_set_console(struct config_parser *parser, const char *value);
 int config_set_port(struct config_parser *parser, const char *value);
 extern const struct config_suboption config_port_suboptions[];
+/* ---- config-vsock.c: --vsock ---- */
+int config_set_vsock(struct config_parser *parser, const char *value);
+extern const struct config_suboption config_vsock_suboptions[];
 
 /* ---- config-function.c: what they have in common ---- */
 extern const struct config_suboption config_function_suboptions[];

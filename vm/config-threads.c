@@ -179,6 +179,8 @@ int config_check_threads(const struct config *config)
 	for (u32 i = 0; i < config->share_count && !err; i++)
 		err = check_iothread(config, "share", config->shares[i].path,
 				     config->shares[i].iothread);
+	if (!err && config->vsock.cid)
+		err = check_iothread(config, "vsock", "", config->vsock.iothread);
 	if (!err && config->pin_sqpoll.count && !config->sqpoll) {
 		log_line("--pin sqpoll=: there is no such thread; add sqpoll=on to --iothreads, or "
 			 "leave it out");

@@ -496,5 +496,6 @@ void config_free(struct config *config)
 	}
 	for (u32 i = 0; i < config->share_count; i++)
 		free(config->shares[i].path);
+	free(config->vsock.path);
 	memset(config, 0, sizeof(*config));
 }

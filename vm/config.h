@@ -35,6 +35,7 @@
 #define CONFIG_PORT_QUEUE_SIZE	  128
 #define CONFIG_SHARE_QUEUE_SIZE	  128
 #define CONFIG_BALLOON_QUEUE_SIZE 128
+#define CONFIG_VSOCK_QUEUE_SIZE	  256
 
 enum config_layout { CONFIG_LAYOUT_TRANSITIONAL, CONFIG_LAYOUT_MODERN, CONFIG_LAYOUT_LEGACY };
 enum config_place { CONFIG_PLACE_ANY, CONFIG_PLACE_PIO, CONFIG_PLACE_MMIO };
@@ -132,6 +133,14 @@ struct config_share {
 	s32 iothread; /* as a disk's */
 };
 
+struct config_vsock {
+	u32 cid; /* 0: there is none */
+	char *path;
+	bool vhost;
+	struct config_function function;
+	s32 iothread; /* as a disk's */
+};
+
 /* What is done about a driver that breaks a rule of virtio. */
 enum config_strict {
 	CONFIG_STRICT_OFF,
@@ -188,6 +197,7 @@ struct config {
 	u32 port_count;
 	struct config_share shares[CONFIG_MAX_SHARES];
 	u32 share_count;
+	struct config_vsock vsock;
 	enum config_console console;
 	struct config_function console_function; /* of its device, and of the ports' */
 	char *serial; /* "stdio" (default), "none", "pty" or a file's path */

@@ -266,7 +266,10 @@ static void uring_cancel(struct reactor *reactor, struct reactor_op *op)
 {
 	struct uring *uring = reactor->ring;
 
-	uring->renewing[op->file] = false;
+	if (uring->waiting[op->file] == op) { /* it is not to be started again */
+		uring->waiting[op->file] = NULL;
+		uring->renewing[op->file] = false;
+	}
 	cancel_op(reactor, op);
 }
 

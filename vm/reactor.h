@@ -165,9 +165,16 @@ int reactor_file_iopoll(struct reactors *reactors, reactor_file file, const char
 /* Frees the number; nothing may be in flight on it. Main thread. */
 void reactor_file_remove(struct reactors *reactors, reactor_file file);
 
+/* [reactor] The same two for this reactor alone, which may then close the descriptor. The number, or
+ * -errno. */
+reactor_file reactor_own_file_add(struct reactor *reactor, int fd);
+void reactor_own_file_remove(struct reactor *reactor, reactor_file file);
+
 /* After removals, of several numbers at once: has the kernel let go of their files soon (within
  * some seconds), though other operations wait. Running. Main thread. */
 void reactor_files_release(struct reactors *reactors);
+/* [reactor] The same after many of this reactor's own. */
+void reactor_own_files_release(struct reactor *reactor);
 
 /* Starts the threads, which restrict their rings to the operations above on registered files. Then
  * reactors_ready() waits until thread_start (worker_start) has run on all; what needs no reactor

@@ -126,6 +126,31 @@ static void renew_run(void *arg)
 	reactor->reactors->engine->renew(reactor);
 }
 
+reactor_file reactor_own_file_add(struct reactor *reactor, int fd)
+{
+	reactor_file file = reactor_number_take(reactor->reactors, fd, false);
+	int error;
+
+	if (file < 0)
+		return file;
+	error = reactor->reactors->engine->file_set(reactor, file, fd);
+	if (error)
+		reactor_number_free(reactor->reactors, file);
+	return error ? error : file;
+}
+
+void reactor_own_file_remove(struct reactor *reactor, reactor_file file)
+{
+	reactor->reactors->engine->file_set(reactor, file, -1);
+	reactor_number_free(reactor->reactors, file);
+}
+
+void reactor_own_files_release(struct reactor *reactor)
+{
+	if (reactor->reactors->engine->renew)
+		reactor->reactors->engine->renew(reactor);
+}
+
 void reactor_files_release(struct reactors *reactors)
 {
 	for (u32 i = 0; i < reactors->count && reactors->started; i++)

@@ -6,12 +6,13 @@
 #ifndef VM_SANDBOX_FILTER_H
 #define VM_SANDBOX_FILTER_H
 
-/* The programs: one for each kind of thread, the main thread's where it has a control socket, and
- * that of a share's server.
+/* The programs: one for each kind of thread, the main thread's where it has a control socket, that
+ * of a share's server, and that of the process which connects for a vsock.
  */
 #define SANDBOX_CONTROL	 SANDBOX_THREADS
 #define SANDBOX_SHARE	 (SANDBOX_THREADS + 1)
-#define SANDBOX_PROGRAMS (SANDBOX_THREADS + 2)
+#define SANDBOX_CALLER	 (SANDBOX_THREADS + 2)
+#define SANDBOX_PROGRAMS (SANDBOX_THREADS + 3)
 
 #define SANDBOX_PID	    0x7eed0001u /* ours */
 #define SANDBOX_REWRITABLE  0x7eed0002u /* the file of sandbox_allow_rewriting() */

@@ -21,6 +21,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 #include <asm/termbits.h>
@@ -43,7 +44,8 @@
 #define W   BIT(SANDBOX_WORKER)
 #define ALL (M | V | R | W)
 #define S   BIT(SANDBOX_SHARE)
-#define ANY (ALL | S)
+#define N   BIT(SANDBOX_CALLER)
+#define ANY (ALL | S | N)
 
 /* Who may make the call, and on what conditions, if any: (argument & mask) == value. */
 struct rule {
@@ -122,6 +124,15 @@ static const struct rule calls[] = {
 	/* ---- clients of named ports: of sockets that listen already ---- */
 	CALL(accept4, M),
 	CALL(shutdown, M),
+	/* ---- a vsock's clients, and sockets that its own process has connected for it ---- */
+	CALL(accept4, R),
+	CALL(shutdown, R),
+	CALL(recvmsg, R),
+	CALL_IF(recvfrom, R, 3, LOW, MSG_PEEK | MSG_TRUNC), /* how long is a message? */
+	CALL_IF(socket, N, 0, LOW, AF_UNIX),
+	CALL(connect, N),
+	CALL(sendmsg, N),
+	CALL(close, N),
 	/* ---- a control socket: no path is looked up for it, and what it sends is open ---- */
 	CALL(recvmsg, C),
 	CALL(sendmsg, C),
@@ -247,6 +258,7 @@ static const struct {
 	{ VHOST_SET_VRING_CALL, M | V | R },
 	{ VHOST_SET_VRING_BUSYLOOP_TIMEOUT, V | R },
 	{ VHOST_NET_SET_BACKEND, V | R },
+	{ VHOST_VSOCK_SET_RUNNING, M | V | R },
 	{ TUNGETIFF, C }, /* is what was sent one? */
 	/* and vhost-net's */
 	{ VHOST_GET_FEATURES, C },

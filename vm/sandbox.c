@@ -37,7 +37,7 @@ static const char *const kind_names[SANDBOX_THREADS] = {
 	}
 
 static struct sock_fprog programs[] = { PROGRAM(0), PROGRAM(1), PROGRAM(2),
-					PROGRAM(3), PROGRAM(4), PROGRAM(5) };
+					PROGRAM(3), PROGRAM(4), PROGRAM(5), PROGRAM(6) };
 _Static_assert(ARRAY_SIZE(programs) == SANDBOX_PROGRAMS, "a program for each kind of thread");
 
 static void (*violation_hook)(void);
@@ -241,18 +241,27 @@ int sandbox_share_prepare(u64 keep)
 	return prepare(keep);
 }
 
-int sandbox_share_enter(void)
+static int enter_whole(u32 program, const char *whose)
 {
 	int error;
 
 	if (!syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC,
-		     &programs[SANDBOX_SHARE]))
+		     &programs[program]))
 		return 0;
 	error = -errno;
-	log_line("sandbox: a share's server cannot close its filter: %s; --no-sandbox runs "
-		 "without",
+	log_line("sandbox: a %s cannot close its filter: %s; --no-sandbox runs without", whose,
 		 strerror(-error));
 	return error;
+}
+
+int sandbox_share_enter(void)
+{
+	return enter_whole(SANDBOX_SHARE, "share's server");
+}
+
+int sandbox_caller_enter(void)
+{
+	return enter_whole(SANDBOX_CALLER, "vsock's process");
 }
 
 int sandbox_enter(enum sandbox_thread kind)

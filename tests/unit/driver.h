@@ -38,6 +38,8 @@ struct driver_machine {
 
 /* The busy-polling window of machines made from now on, and how their reactors run. */
 static u32 driver_poll_us;
+/* And how many files there may be. */
+static u32 driver_max_files = 256;
 static struct reactor_mode driver_mode;
 
 static inline void driver_machine_up(struct driver_machine *machine, u64 ram, u32 threads,
@@ -48,7 +50,7 @@ static inline void driver_machine_up(struct driver_machine *machine, u64 ram, u3
 					  .sqpoll = driver_mode.sqpoll,
 					  .iopoll = true,
 					  .refuse = driver_mode.refuse,
-					  .max_files = 256,
+					  .max_files = driver_max_files,
 					  .force_epoll = epoll || driver_mode.force_epoll };
 
 	memset(machine, 0, sizeof(*machine));

@@ -213,7 +213,9 @@ static inline struct bench *bench_up(const struct bench_options *options)
 		b->tap.mtu = (u32)options->mtu;
 	}
 	if (options->vhost) {
-		const struct vhost_config vhost = { BENCH_TAP, b->tap.queues, options->vhost };
+		const struct vhost_config vhost = { .name = BENCH_TAP,
+						    .pairs = b->tap.queues,
+						    .kernel = options->vhost };
 
 		assert_int_equal(vhost_open(&b->vhost, &vhost), 0);
 		config.vhost = &b->vhost;

@@ -1,0 +1,219 @@
+/* Unix sockets for a vsock: see vsock.h. */
+#include "backends/vsock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "backends/listen.h"
+#include "vm/end.h"
+#include "vm/log.h"
+#include "vm/sandbox.h"
+
+#define BACKLOG 128
+#define CALLER	3 /* the process's one descriptor */
+
+/* What passes between the machine and the process: a wish, and what became of it, with the socket
+ * beside it if error is 0. */
+struct call {
+	u32 id;
+	u32 port;
+	s32 error;
+	u32 type; /* enum vsock_door */
+};
+
+/* ---- the process ---- */
+
+static int connect_out(const char *path, const struct call *call)
+{
+	int type = call->type == VSOCK_SEQPACKET ? SOCK_SEQPACKET : SOCK_STREAM, error;
+	int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+
+	if (fd < 0)
+		return -errno;
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s_%u", path, call->port);
+	if (!connect(fd, (const struct sockaddr *)&address, sizeof(address)))
+		return fd;
+	error = -errno;
+	close(fd);
+	return error;
+}
+
+union control {
+	struct cmsghdr header;
+	char room[CMSG_SPACE(sizeof(int))];
+};
+
+static void __attribute__((noreturn)) serve(const char *path)
+{
+	struct call call;
+	struct iovec iov = { &call, sizeof(call) };
+
+	while (read(CALLER, &call, sizeof(call)) == (ssize_t)sizeof(call)) {
+		int fd = connect_out(path, &call);
+		union control control = { 0 };
+		struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+		call.error = fd < 0 ? fd : 0;
+		if (fd >= 0) {
+			message.msg_control = &control;
+			message.msg_controllen = sizeof(control);
+			control.header.cmsg_len = CMSG_LEN(sizeof(fd));
+			control.header.cmsg_level = SOL_SOCKET;
+			control.header.cmsg_type = SCM_RIGHTS;
+			memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
+		}
+		if (sendmsg(CALLER, &message, MSG_NOSIGNAL) < 0)
+			break;
+		if (fd >= 0)
+			close(fd);
+	}
+	_exit(0);
+}
+
+static void __attribute__((noreturn))
+become_caller(const char *path, bool sandbox, int socket, pid_t parent)
+{
+	sigset_t all;
+
+	/* The machine's signals are its own; the socket's end is the end. */
+	sigfillset(&all);
+	sigprocmask(SIG_BLOCK, &all, NULL);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	prctl(PR_SET_NAME, "vmm-vsock");
+	if (getppid() != parent || dup2(socket, CALLER) < 0 || close_range(CALLER + 1, ~0u, 0) ||
+	    (sandbox && (sandbox_share_prepare(0) || sandbox_caller_enter())))
+		_exit(STATUS_HOST_ERROR);
+	serve(path);
+}
+
+/* ---- the machine's end ---- */
+
+static int listen_at(struct vsock_host *host, enum vsock_door door, const char *path)
+{
+	static const int types[] = { SOCK_STREAM, SOCK_SEQPACKET };
+	int fd = listen_option("vsock", path, types[door], BACKLOG);
+
+	host->fds[door] = fd;
+	return fd < 0 ? fd : 0;
+}
+
+static int start_caller(struct vsock_host *host, const char *path, bool sandbox)
+{
+	pid_t parent = getpid();
+	int ends[2], error = 0;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends))
+		return -errno;
+	if (!fcntl(ends[0], F_SETFL, O_NONBLOCK))
+		host->process = fork();
+	if (!host->process)
+		become_caller(path, sandbox, ends[1], parent);
+	if (host->process < 0)
+		error = -errno;
+	close(ends[1]);
+	host->fds[VSOCK_CALLER] = ends[0];
+	return error;
+}
+
+int vsock_host_open(struct vsock_host *host, const char *path, bool sandbox)
+{
+	char seq[sizeof(((struct sockaddr_un *)0)->sun_path) + 8];
+	int error;
+
+	*host = (struct vsock_host){ { -1, -1, -1 }, { -1, -1, -1 }, -1 };
+	snprintf(seq, sizeof(seq), "%s.seq", path);
+	error = listen_at(host, VSOCK_STREAM, path);
+	if (!error)
+		error = listen_at(host, VSOCK_SEQPACKET, seq);
+	if (!error) {
+		error = start_caller(host, path, sandbox);
+		if (error)
+			log_line("--vsock: the process that connects cannot be started: %s; allow "
+				 "more processes and open files (ulimit -u, ulimit -n)",
+				 strerror(-error));
+	}
+	if (error)
+		vsock_host_close(host);
+	return error;
+}
+
+void vsock_host_close(struct vsock_host *host)
+{
+	if (!host->process) /* it never was open */
+		return;
+	for (u32 i = 0; i < VSOCK_DOORS; i++) {
+		if (host->fds[i] < 0)
+			continue;
+		shutdown(host->fds[i], SHUT_RDWR); /* a ring may hold the file a while longer */
+		close(host->fds[i]);
+		host->fds[i] = -1;
+	}
+	if (host->process > 0)
+		waitpid(host->process, NULL, 0);
+	host->process = 0;
+}
+
+int vsock_host_register(struct vsock_host *host, struct reactors *reactors)
+{
+	for (u32 i = 0; i < VSOCK_DOORS; i++) {
+		host->files[i] = reactor_file_add(reactors, host->fds[i]);
+		if (host->files[i] < 0)
+			return host->files[i];
+	}
+	return 0;
+}
+
+void vsock_host_unregister(struct vsock_host *host, struct reactors *reactors)
+{
+	for (u32 i = 0; i < VSOCK_DOORS; i++)
+		if (host->files[i] >= 0)
+			reactor_file_remove(reactors, host->files[i]);
+}
+
+int vsock_host_accept(const struct vsock_host *host, enum vsock_door door)
+{
+	int fd = accept4(host->fds[door], NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	return fd < 0 ? -errno : fd;
+}
+
+int vsock_host_call(const struct vsock_host *host, u32 id, u32 port, enum vsock_door type)
+{
+	const struct call call = { .id = id, .port = port, .type = type };
+
+	return write(host->fds[VSOCK_CALLER], &call, sizeof(call)) < 0 ? -errno : 0;
+}
+
+int vsock_host_answer(const struct vsock_host *host, u32 *id, int *fd)
+{
+	struct call call;
+	struct iovec iov = { &call, sizeof(call) };
+	union control control;
+	struct msghdr message = { .msg_iov = &iov,
+				  .msg_iovlen = 1,
+				  .msg_control = &control,
+				  .msg_controllen = sizeof(control) };
+	ssize_t n = recvmsg(host->fds[VSOCK_CALLER], &message, MSG_CMSG_CLOEXEC);
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return 0;
+	if (n != (ssize_t)sizeof(call))
+		return n < 0 ? -errno : -EPIPE;
+	*id = call.id;
+	*fd = call.error;
+	/* without it, this process has no room for one more descriptor */
+	if (!call.error && message.msg_controllen >= CMSG_LEN(sizeof(*fd)) &&
+	    !(message.msg_flags & MSG_CTRUNC))
+		memcpy(fd, CMSG_DATA(&control.header), sizeof(*fd));
+	else if (!call.error)
+		*fd = -EMFILE;
+	return 1;
+}
