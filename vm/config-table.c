@@ -368,14 +368,14 @@ const struct config_option config_options[] = {
 		 "would else run out of memory, goes back to the host. vmm ctl sets another size "
 		 "later. It has size= or reporting=on. Memory from the host's pool of huge pages "
 		 "stays with the machine." },
-	{ "vsock", "cid=N", "all: ,layout= ,queue-size= ..", .set = config_set_vsock, .beside = true,
-	  .suboptions = config_vsock_suboptions, .function = true,
-	  .man = "A virtio socket device: connections between programs of the guest, in AF_VSOCK, "
-		 "and of the host. Modern drivers only." },
-	{ "iothreads", "N", "threads that serve disks and nets [1]", .set = config_set_iothreads,
+	{ "iothreads", "N", "I/O threads [1]", .set = config_set_iothreads,
 	  .suboptions = config_iothreads_suboptions,
 	  .man = "Threads that serve the queues of disks and networks, 1 to 64. The default is "
 		 "1." },
+	{ "vsock", "cid=N", "sockets", .set = config_set_vsock, .beside = true,
+	  .suboptions = config_vsock_suboptions, .function = true,
+	  .man = "A virtio socket device: connections between programs of the guest, in AF_VSOCK, "
+		 "and of the host. Modern drivers only." },
 	{ "timeout", "SECONDS", "end with status 124 after that", .set = set_timeout,
 	  .man = "End the machine after this time, with an NMI to each CPU first so that the "
 		 "guest's log "
