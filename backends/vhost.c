@@ -20,7 +20,7 @@
 #include "backends/vhost.h"
 #include "vm/log.h"
 
-#define WITHOUT	     "; served without vhost-net"
+#define WITHOUT "; served without vhost-net"
 
 /* ---- the kernel ---- */
 
@@ -281,9 +281,9 @@ int vhost_ring_start(const struct vhost *vhost, u16 pair, enum vhost_ring ring, 
 int vhost_ring_stop(const struct vhost *vhost, u16 pair, enum vhost_ring ring, u16 *base)
 {
 	struct vhost_vring_state state = { .index = ring };
-	int error = vhost->vsock ? 0
-				 : set_file(vhost, pair, VHOST_NET_SET_BACKEND, ring,
-					    VHOST_FILE_UNBIND);
+	int error = vhost->vsock
+			    ? 0
+			    : set_file(vhost, pair, VHOST_NET_SET_BACKEND, ring, VHOST_FILE_UNBIND);
 
 	if (!error)
 		error = request(vhost, pair, VHOST_GET_VRING_BASE, &state);

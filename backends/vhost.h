@@ -1,7 +1,8 @@
 /*
  * The kernel's vhost-net (linux/vhost.h): a worker in the kernel that carries frames between a tap
- * and a guest's rings; and its vhost-vsock, which does it between sockets and a guest's. One file descriptor a pair of rings. Ignorant of virtio's devices: it is
- * told where rings are, which eventfds ring and are rung, and which tap's queue is theirs.
+ * and a guest's rings; and its vhost-vsock, which does it between sockets and a guest's. One file
+ * descriptor a pair of rings. Ignorant of virtio's devices: it is told where rings are, which
+ * eventfds ring and are rung, and which tap's queue is theirs.
  */
 #ifndef BACKENDS_VHOST_H
 #define BACKENDS_VHOST_H

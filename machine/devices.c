@@ -204,7 +204,8 @@ static int open_vsock(struct machine *m, const struct config_vsock *config)
 		return vsock_host_open(&d->vsock_host, config->path, m->config->sandbox);
 	if (m->config->strict == CONFIG_STRICT_OFF)
 		return vhost_open(&d->vhost, &v);
-	log_line("vsock: vhost=on: --strict has to see the driver's buffers; leave one of them out");
+	log_line(
+		"vsock: vhost=on: --strict has to see the driver's buffers; leave one of them out");
 	return -EINVAL;
 }
 
@@ -413,7 +414,7 @@ int machine_device_make(struct machine *m, struct machine_device *d)
 		[MACHINE_DISK] = make_disk,	      [MACHINE_NET] = make_net,
 		[MACHINE_SHARE] = make_share,	      [MACHINE_RNG] = make_rng,
 		[MACHINE_CONSOLE] = machine_make_hvc, [MACHINE_PORTS] = ports_make,
-		[MACHINE_BALLOON] = make_balloon, [MACHINE_VSOCK] = make_vsock,
+		[MACHINE_BALLOON] = make_balloon,     [MACHINE_VSOCK] = make_vsock,
 	};
 	struct virtio_pci_config c = { .host = m->pci, .irq = m->irq, .reactors = m->reactors };
 	int ret = make[d->kind](m, d);

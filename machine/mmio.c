@@ -30,8 +30,8 @@ static u32 line_of(const struct config *config, u32 place)
 static u32 device_count(const struct config *config)
 {
 	return config->disk_count + config->net_count + config->share_count + config->rng +
-	       config->balloon + (config->vsock.cid != 0) + (config->console != CONFIG_CONSOLE_SERIAL) +
-	       (config->port_count != 0);
+	       config->balloon + (config->vsock.cid != 0) +
+	       (config->console != CONFIG_CONSOLE_SERIAL) + (config->port_count != 0);
 }
 
 u32 machine_mmio_announced(const struct config *config)

@@ -3,9 +3,9 @@
  * back. On the queues' reactor.
  *
  * A connection has at most two operations in flight on its socket: one waits for it or reads, one
- * writes. What is read goes to one of a few buffers of the device's, from which packets are made; what
- * is written lies in the connection's room. A connection that is over stays as long as one of them is
- * in flight, or something is due.
+ * writes. What is read goes to one of a few buffers of the device's, from which packets are made;
+ * what is written lies in the connection's room. A connection that is over stays as long as one of
+ * them is in flight, or something is due.
  */
 #include "virtio/vsock-internal.h"
 
@@ -22,8 +22,8 @@
 #define PORT_FIRST 0x40000000u /* of those that clients of the host's get */
 #define PORT_LAST  0x7fffffffu
 #define FULL	   (VSOCK_ROOM / 4) /* a guest is told of so much more credit at once */
-#define RELEASES   64 /* sockets closed until rings are made to let go of them */
-#define TOUCHED	   KIB(16) /* of a room that may stay in memory */
+#define RELEASES   64		    /* sockets closed until rings are made to let go of them */
+#define TOUCHED	   KIB(16)	    /* of a room that may stay in memory */
 
 /* ---- lists ---- */
 
@@ -246,12 +246,13 @@ static void mark(struct vsock_conn *conn, u32 offset)
 	conn->room[VSOCK_ROOM + at / 8] ^= (u8)BIT(at % 8);
 }
 
-/* The guest learns of credit when there is much more than it knows; or when a message may need it. */
+/* The guest learns of credit when there is much more than it knows; or when a message may need it.
+ */
 static void forward(struct vsock_conn *conn, u32 bytes)
 {
 	conn->forwarded += bytes;
-	if (!conn->gone && (conn->forwarded - conn->told >= FULL ||
-			    conn->type == VIRTIO_VSOCK_TYPE_SEQPACKET))
+	if (!conn->gone &&
+	    (conn->forwarded - conn->told >= FULL || conn->type == VIRTIO_VSOCK_TYPE_SEQPACKET))
 		vsock_due(conn, VSOCK_DUE_CREDIT);
 }
 
@@ -416,8 +417,9 @@ static u32 wanted(const struct vsock_conn *conn)
 		return 0;
 	if (conn->state == VSOCK_GREETING)
 		return POLLIN | POLLRDHUP;
-	/* POLLRDHUP is told by io_uring whether it is asked for or not, so behind it there is nothing
-	 * to be waited for: that a socket is closed in the other direction too, the next write tells. */
+	/* POLLRDHUP is told by io_uring whether it is asked for or not, so behind it there is
+	 * nothing to be waited for: that a socket is closed in the other direction too, the next
+	 * write tells. */
 	if (conn->state == VSOCK_REQUESTED)
 		return conn->events & POLLRDHUP ? 0 : POLLHUP | POLLERR;
 	return may_read(conn) && vsock_credit(conn) >= conn->need ? POLLIN | POLLRDHUP : 0;
@@ -503,8 +505,9 @@ static void read_in(struct vsock_conn *conn)
 {
 	struct virtio_vsock *vsock = conn->vsock;
 	struct vsock_read *read = vsock->reads_free;
-	u32 size = conn->gone || conn->closing || conn->in_busy || !may_read(conn) ? 0
-										  : next_read(conn);
+	u32 size = conn->gone || conn->closing || conn->in_busy || !may_read(conn)
+			   ? 0
+			   : next_read(conn);
 
 	if (!size) {
 		vsock_watch(conn);
@@ -643,10 +646,9 @@ static void take_clients(struct virtio_vsock *vsock, enum vsock_door door)
 	int fd = -EAGAIN;
 
 	while (has_room(vsock) && (fd = vsock_host_accept(vsock->host, door)) >= 0) {
-		struct vsock_conn *conn =
-			begin(vsock, VSOCK_GREETING,
-			      door == VSOCK_STREAM ? VIRTIO_VSOCK_TYPE_STREAM
-						   : VIRTIO_VSOCK_TYPE_SEQPACKET);
+		struct vsock_conn *conn = begin(vsock, VSOCK_GREETING,
+						door == VSOCK_STREAM ? VIRTIO_VSOCK_TYPE_STREAM
+								     : VIRTIO_VSOCK_TYPE_SEQPACKET);
 
 		if (adopt(conn, fd))
 			vsock_watch(conn);
@@ -655,8 +657,9 @@ static void take_clients(struct virtio_vsock *vsock, enum vsock_door door)
 	}
 	if (fd == -EMFILE || fd == -ENFILE || fd == -ENOMEM)
 		/* until a connection ends */
-		log_limited(&vsock->lines, 10, "%s: a client cannot be taken: %s; allow more open "
-					       "files (ulimit -n)",
+		log_limited(&vsock->lines, 10,
+			    "%s: a client cannot be taken: %s; allow more open "
+			    "files (ulimit -n)",
 			    vsock->device.name, strerror(-fd));
 	else
 		wait_at(vsock, door);

@@ -13,7 +13,7 @@
 #include "vm/config.h"
 
 #ifndef VIRTIO_VSOCK_F_STREAM /* not in the headers of Linux 6.1 */
-#define VIRTIO_VSOCK_F_STREAM		0
+#define VIRTIO_VSOCK_F_STREAM		 0
 #define VIRTIO_VSOCK_F_NO_IMPLIED_STREAM 2
 #endif
 
@@ -21,12 +21,13 @@
 #define VSOCK_HEADER   44u /* bytes of struct virtio_vsock_hdr */
 #define VSOCK_BOTH     (VIRTIO_VSOCK_SHUTDOWN_RCV | VIRTIO_VSOCK_SHUTDOWN_SEND)
 #define VSOCK_ROOM     KIB(128) /* credit of the guest for each connection; a power of two */
-#define VSOCK_MARKS    (VSOCK_ROOM / 8) /* seqpacket: a bit for each byte, set where a message ends */
-#define VSOCK_READS    16	/* reads of connections at one time ... */
-#define VSOCK_READ     KIB(64)	/* ... of so much */
-#define VSOCK_MESSAGE  KIB(256) /* or of a message, which is shorter */
-#define VSOCK_RESETS   256 /* that wait for a buffer, to packets that belong to no connection */
-#define VSOCK_BUCKETS  1024
+#define VSOCK_MARKS    (VSOCK_ROOM / 8) /* seqpacket: a bit for each byte, set where a message ends \
+					 */
+#define VSOCK_READS   16		/* reads of connections at one time ... */
+#define VSOCK_READ    KIB(64)		/* ... of so much */
+#define VSOCK_MESSAGE KIB(256)		/* or of a message, which is shorter */
+#define VSOCK_RESETS  256 /* that wait for a buffer, to packets that belong to no connection */
+#define VSOCK_BUCKETS 1024
 
 enum vsock_state {
 	VSOCK_FREE,
@@ -58,12 +59,12 @@ struct vsock_conn {
 	struct virtio_vsock *vsock;
 	u8 state; /* enum vsock_state */
 	u8 due;
-	u8 listed;   /* bits by enum vsock_list_kind */
-	bool hashed; /* found by its ports */
-	bool gone;   /* it is no more, but for what its socket has yet to take */
-	bool closing; /* and that shall be closed, as soon as nothing is in flight */
-	bool dialing; /* an answer of the process is to come */
-	bool deaf;    /* the host's end takes nothing any more */
+	u8 listed;     /* bits by enum vsock_list_kind */
+	bool hashed;   /* found by its ports */
+	bool gone;     /* it is no more, but for what its socket has yet to take */
+	bool closing;  /* and that shall be closed, as soon as nothing is in flight */
+	bool dialing;  /* an answer of the process is to come */
+	bool deaf;     /* the host's end takes nothing any more */
 	bool told_end; /* and was told that nothing more comes */
 	/* of each side, what it will do no more: VIRTIO_VSOCK_SHUTDOWN_* */
 	u8 guest_shut, host_shut;

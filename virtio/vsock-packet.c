@@ -1,8 +1,8 @@
 /*
  * The socket device's packets (virtio 1.3, 5.10.6): what the driver sends, checked, and what it is
  * told. Of the latter nothing is kept but a bit for each kind and connection, what 16 reads have
- * brought, and 256 resets to packets that belong to nothing, behind which the driver has to take some
- * before more of its own are looked at (5.10.6.1). On the queues' reactor.
+ * brought, and 256 resets to packets that belong to nothing, behind which the driver has to take
+ * some before more of its own are looked at (5.10.6.1). On the queues' reactor.
  */
 #include "virtio/vsock-internal.h"
 
@@ -24,7 +24,8 @@ void vsock_copy(const struct iovec *iov, u32 skip, void *bytes, u32 size, bool i
 
 /* The header, and what its buffer has room for of size bytes; how much that is, or -1: there is no
  * buffer. */
-static s64 put(struct virtio_vsock *vsock, struct virtio_vsock_hdr *header, const u8 *bytes, u32 size)
+static s64 put(struct virtio_vsock *vsock, struct virtio_vsock_hdr *header, const u8 *bytes,
+	       u32 size)
 {
 	struct vq_buffer buffer;
 	const struct iovec *iov;
@@ -104,7 +105,8 @@ static bool send_read(struct virtio_vsock *vsock)
 	struct vsock_conn *conn = read->conn;
 	s64 n;
 
-	if (conn->gone || conn->state != VSOCK_OPEN || conn->guest_shut & VIRTIO_VSOCK_SHUTDOWN_RCV) {
+	if (conn->gone || conn->state != VSOCK_OPEN ||
+	    conn->guest_shut & VIRTIO_VSOCK_SHUTDOWN_RCV) {
 		read->length = 0;
 	} else {
 		n = send(conn, VIRTIO_VSOCK_OP_RW, 0, read->bytes + read->at, read->length);
@@ -250,8 +252,7 @@ static void receive(struct virtio_vsock *vsock, const struct vq_buffer *buffer)
 			reset_nobody(vsock, &header);
 	} else if (le16toh(header.op) == VIRTIO_VSOCK_OP_RST) {
 		vsock_end(conn, false);
-	} else if (!fits || le16toh(header.type) != conn->type ||
-		   !handle(conn, &header, buffer)) {
+	} else if (!fits || le16toh(header.type) != conn->type || !handle(conn, &header, buffer)) {
 		counter_add(&vsock->counts.resets, 1);
 		vsock_end(conn, true);
 	} else {

@@ -1,6 +1,7 @@
 /*
  * A socket device whose rings the host kernel's vhost-vsock serves (backends/vhost.h): it has them
- * while both are placed, the device may use memory, and nothing is broken. The event queue stays here.
+ * while both are placed, the device may use memory, and nothing is broken. The event queue stays
+ * here.
  *
  * Threads as in net-vhost.c: rings are placed and taken back on their reactor, interrupts and bus
  * mastering move on the thread where that is noticed; one lock keeps them apart.

@@ -1,7 +1,7 @@
 /*
  * The socket device as a whole: what it offers, its configuration, its queues and their life. The
- * event queue's buffers stay where they are: the one event there is tells of a machine that was moved
- * or restored, and none is here.
+ * event queue's buffers stay where they are: the one event there is tells of a machine that was
+ * moved or restored, and none is here.
  */
 #include "virtio/vsock-internal.h"
 

@@ -5,14 +5,14 @@
  *
  * Over Unix sockets: who connects to PATH and writes the line `CONNECT PORT` is connected to that
  * port of the guest, and reads `OK HOSTPORT` when the guest has accepted; the end of file instead
- * means that nobody listens. While no driver runs, clients wait. What the guest connects to port P of
- * the host arrives at the socket PATH_P. Seqpacket connections are Unix sockets of the same type, a
- * message each way a message (records, VIRTIO_VSOCK_SEQ_EOR, have nothing to go into); clients of
- * theirs come to PATH.seq.
+ * means that nobody listens. While no driver runs, clients wait. What the guest connects to port P
+ * of the host arrives at the socket PATH_P. Seqpacket connections are Unix sockets of the same
+ * type, a message each way a message (records, VIRTIO_VSOCK_SEQ_EOR, have nothing to go into);
+ * clients of theirs come to PATH.seq.
  *
- * What the guest sends is copied to a room of the connection's own, whose size is the credit that the
- * guest has: so a reader of the host that is stuck holds up its connection and no buffer of the ring.
- * There are at most VSOCK_CONNECTIONS; more are refused.
+ * What the guest sends is copied to a room of the connection's own, whose size is the credit that
+ * the guest has: so a reader of the host that is stuck holds up its connection and no buffer of the
+ * ring. There are at most VSOCK_CONNECTIONS; more are refused.
  */
 #ifndef VIRTIO_VSOCK_H
 #define VIRTIO_VSOCK_H

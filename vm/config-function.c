@@ -123,8 +123,7 @@ static bool wants_pci(const struct config_function *function)
 int config_check_mmio(const struct config *config)
 {
 	bool wanted = wants_pci(&config->rng_function) || wants_pci(&config->console_function) ||
-		      wants_pci(&config->balloon_function) ||
-		      wants_pci(&config->vsock.function);
+		      wants_pci(&config->balloon_function) || wants_pci(&config->vsock.function);
 
 	for (u32 i = 0; i < config->disk_count; i++)
 		wanted |= wants_pci(&config->disks[i].function);

@@ -165,8 +165,8 @@ int reactor_file_iopoll(struct reactors *reactors, reactor_file file, const char
 /* Frees the number; nothing may be in flight on it. Main thread. */
 void reactor_file_remove(struct reactors *reactors, reactor_file file);
 
-/* [reactor] The same two for this reactor alone, which may then close the descriptor. The number, or
- * -errno. */
+/* [reactor] The same two for this reactor alone, which may then close the descriptor. The number,
+ * or -errno. */
 reactor_file reactor_own_file_add(struct reactor *reactor, int fd);
 void reactor_own_file_remove(struct reactor *reactor, reactor_file file);
 

@@ -344,7 +344,8 @@ int main(void)
 			return 1;
 		}
 	}
-	/* For the signal handler, which tells of a forbidden call by its name: one after the other. */
+	/* For the signal handler, which tells of a forbidden call by its name: one after the other.
+	 */
 	printf("static const char call_names[] =\n");
 	for (int call = 0; call < MAX_CALLS; call++) {
 		char *name = seccomp_syscall_resolve_num_arch(SCMP_ARCH_NATIVE, call);

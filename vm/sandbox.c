@@ -36,8 +36,8 @@ static const char *const kind_names[SANDBOX_THREADS] = {
 		ARRAY_SIZE(program_##kind), program_##kind \
 	}
 
-static struct sock_fprog programs[] = { PROGRAM(0), PROGRAM(1), PROGRAM(2),
-					PROGRAM(3), PROGRAM(4), PROGRAM(5), PROGRAM(6) };
+static struct sock_fprog programs[] = { PROGRAM(0), PROGRAM(1), PROGRAM(2), PROGRAM(3),
+					PROGRAM(4), PROGRAM(5), PROGRAM(6) };
 _Static_assert(ARRAY_SIZE(programs) == SANDBOX_PROGRAMS, "a program for each kind of thread");
 
 static void (*violation_hook)(void);

@@ -52,8 +52,8 @@ int sandbox_prepare(void);
  */
 int sandbox_share_prepare(u64 keep);
 int sandbox_share_enter(void);
-/* The second step of the process that connects for a vsock: it may make Unix sockets, connect them and
- * send them on. */
+/* The second step of the process that connects for a vsock: it may make Unix sockets, connect them
+ * and send them on. */
 int sandbox_caller_enter(void);
 
 /* Closes the calling thread's filter. Does nothing before sandbox_prepare() (--no-sandbox). 0 or

@@ -1,4 +1,5 @@
-/* A socket device over Unix sockets, a driver for it, and programs of the host: for unit/vsock.c. */
+/* A socket device over Unix sockets, a driver for it, and programs of the host: for unit/vsock.c.
+ */
 #ifndef TESTS_UNIT_VSOCK_FIXTURE_H
 #define TESTS_UNIT_VSOCK_FIXTURE_H
 
@@ -12,23 +13,23 @@
 #include <sys/un.h>
 #include "virtio/vsock.h"
 
-#define RAM	     MIB(16)
-#define RING_SIZE    256
-#define RX	     0
-#define TX	     1
-#define EVENTS	     2
-#define HEADER	     44u
-#define RX_BYTES     4096u
-#define CID	     42
-#define CREDIT	     KIB(128) /* that the device gives */
-#define RINGS(n)     (0x10000ull * (1 + (u64)(n)))
-#define RX_AT(i)     (MIB(1) + KIB(8) * (u64)(i))
-#define TX_AT(i)     (MIB(4) + KIB(16) * (u64)(i))
-#define SEQPACKET    BIT64(VIRTIO_VSOCK_F_SEQPACKET)
-#define STREAM	     VIRTIO_VSOCK_TYPE_STREAM
-#define SEQ	     VIRTIO_VSOCK_TYPE_SEQPACKET
-#define OP(name)     VIRTIO_VSOCK_OP_##name
-#define SHUT(name)   VIRTIO_VSOCK_SHUTDOWN_##name
+#define RAM	   MIB(16)
+#define RING_SIZE  256
+#define RX	   0
+#define TX	   1
+#define EVENTS	   2
+#define HEADER	   44u
+#define RX_BYTES   4096u
+#define CID	   42
+#define CREDIT	   KIB(128) /* that the device gives */
+#define RINGS(n)   (0x10000ull * (1 + (u64)(n)))
+#define RX_AT(i)   (MIB(1) + KIB(8) * (u64)(i))
+#define TX_AT(i)   (MIB(4) + KIB(16) * (u64)(i))
+#define SEQPACKET  BIT64(VIRTIO_VSOCK_F_SEQPACKET)
+#define STREAM	   VIRTIO_VSOCK_TYPE_STREAM
+#define SEQ	   VIRTIO_VSOCK_TYPE_SEQPACKET
+#define OP(name)   VIRTIO_VSOCK_OP_##name
+#define SHUT(name) VIRTIO_VSOCK_SHUTDOWN_##name
 
 struct fixture {
 	struct driver_machine machine;
@@ -59,7 +60,8 @@ static inline struct fixture *vsock_up(void **state)
 {
 	static struct fixture fixture;
 	struct fixture *f = &fixture;
-	struct virtio_vsock_options options = { .name = "vsock", .cid = CID,
+	struct virtio_vsock_options options = { .name = "vsock",
+						.cid = CID,
 						.features = VIRTIO_OPTIONAL };
 
 	signal(SIGPIPE, SIG_IGN);

@@ -64,8 +64,12 @@ static void host_connects(void **state)
 
 static void nobody_listens(void **state)
 {
-	static const char *const lines[] = { "CONNECT\n",	"CONNECT x\n", "connect 5\n", "\n",
-					     "CONNECT 5 6\n",	"CONNECT 4294967295\n",
+	static const char *const lines[] = { "CONNECT\n",
+					     "CONNECT x\n",
+					     "connect 5\n",
+					     "\n",
+					     "CONNECT 5 6\n",
+					     "CONNECT 4294967295\n",
 					     "CONNECT 18446744073709551621\n" };
 	struct fixture *f = vsock_up(state);
 	int stream = listens(f, 11, SOCK_STREAM, 1), fd;
@@ -280,8 +284,8 @@ static void keeps_to_the_guests_credit(void **state)
 	close(fd);
 }
 
-/* A reader that is stuck holds up its connection alone, and the guest may fill its room; beyond that
- * it is reset. */
+/* A reader that is stuck holds up its connection alone, and the guest may fill its room; beyond
+ * that it is reset. */
 static void stuck_reader(void **state)
 {
 	static u8 bytes[KIB(8)], got[KIB(64)];
@@ -459,7 +463,8 @@ static void messages(void **state)
 
 /* ---- what a driver should not do ---- */
 
-/* 5.10.6.4 and the rest: each wrong packet is answered with RST, and costs at most its connection. */
+/* 5.10.6.4 and the rest: each wrong packet is answered with RST, and costs at most its connection.
+ */
 static void wrong_packets(void **state)
 {
 	struct fixture *f = vsock_up(state);
@@ -758,15 +763,15 @@ static void goes(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		vsock_test(offers),	    vsock_test(guest_connects),
-		vsock_test(host_connects),  vsock_test(nobody_listens),
-		vsock_test(half_closes),    vsock_test(closes_with_bytes_left),
-		vsock_test(reader_goes),    vsock_test(keeps_to_the_guests_credit),
-		vsock_test(stuck_reader),   vsock_test(bulk),
-		vsock_test(messages),	    vsock_test(wrong_packets),
-		vsock_test(wrong_buffers),  vsock_test(storm),
-		vsock_test(thousand),	    vsock_test(resets),
-		vsock_test(caller_goes),    vsock_test(goes),
+		vsock_test(offers),	   vsock_test(guest_connects),
+		vsock_test(host_connects), vsock_test(nobody_listens),
+		vsock_test(half_closes),   vsock_test(closes_with_bytes_left),
+		vsock_test(reader_goes),   vsock_test(keeps_to_the_guests_credit),
+		vsock_test(stuck_reader),  vsock_test(bulk),
+		vsock_test(messages),	   vsock_test(wrong_packets),
+		vsock_test(wrong_buffers), vsock_test(storm),
+		vsock_test(thousand),	   vsock_test(resets),
+		vsock_test(caller_goes),   vsock_test(goes),
 	};
 
 	if (argc > 1)

@@ -1,17 +1,17 @@
 /*
  * Both ends of connections through a machine's vsock, for tests on either side of it.
  *
- *   vsock echo LISTENER [seq]            gives back what it gets, connection by connection, up to its end
- *   vsock many ADDRESS N                 N connections at once, each of which is written to and read
- *   vsock bulk ADDRESS MIB               so much there and back, and the end of both halves
+ *   vsock echo LISTENER [seq]            gives back what it gets, connection by connection, up to
+ * its end vsock many ADDRESS N                 N connections at once, each of which is written to
+ * and read vsock bulk ADDRESS MIB               so much there and back, and the end of both halves
  *   vsock messages ADDRESS               seqpacket: messages of all lengths there and back
  *   vsock refused ADDRESS [seq]          nobody listens
  *   vsock stuff ADDRESS                  writes until nothing more goes, then waits to be killed
  *   vsock once LISTENER                  waits for somebody to come
  *   vsock hold LISTENER                  takes who comes, and reads nothing
  *
- * LISTENER is vsock:PORT or unix:PATH; ADDRESS is vsock:CID:PORT, or unix:PATH:PORT, where a line asks
- * for the port. Prints what it did; its status is 0 if all was as it should be.
+ * LISTENER is vsock:PORT or unix:PATH; ADDRESS is vsock:CID:PORT, or unix:PATH:PORT, where a line
+ * asks for the port. Prints what it did; its status is 0 if all was as it should be.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -213,7 +213,9 @@ static void bulk(const char *address, unsigned long bytes)
 
 static void messages(const char *address)
 {
-	static const int sizes[] = { 1, 2, 43, 44, 45, 4051, 4052, 4096, 4097, 20000, 65536, 100000 };
+	static const int sizes[] = {
+		1, 2, 43, 44, 45, 4051, 4052, 4096, 4097, 20000, 65536, 100000
+	};
 	static unsigned char out[ROOM], in[ROOM];
 	int fd = make(address, SOCK_SEQPACKET, 0), count = sizeof(sizes) / sizeof(sizes[0]);
 
