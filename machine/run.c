@@ -18,7 +18,7 @@
 #define NS	    1000000000ull
 #define PANIC_GRACE (2 * NS) /* for the rest of a panic's report */
 #define NMI_GRACE   (1 * NS) /* for what the guest says of a timeout's NMI */
-#define SYSRQ_GRACE (1 * NS) /* the same of its SysRq */
+#define SYSRQ_GRACE (1 * NS) /* the same of each SysRq: its driver keeps one at a time */
 #define FLUSH_MS    2000
 #define NEVER	    (~0ull)
 
@@ -37,6 +37,7 @@ enum {
 /* What the main thread waits for besides the descriptors. */
 struct wait {
 	u64 timeout, grace, panic, sysrq, nmi; /* when each is due, NEVER if not */
+	const char *keys;		       /* SysRqs that are left, before the NMI */
 	int signal;			       /* that asked us to end */
 };
 
@@ -91,14 +92,17 @@ void machine_expire(struct machine *m)
 }
 
 /* Linux's keys for the backtraces of all CPUs, and the tasks that wait for good, on the console
- * that a watcher keeps; a user's own is not written to. */
-static void ask_by_sysrq(struct machine *m)
+ * that a watcher keeps; a user's own is not written to. Then an NMI for each vCPU. */
+static void ask_guest(struct machine *m, struct wait *w, u64 now)
 {
-	static const u8 keys[] = { 'l', 'w' };
-
-	for (size_t i = 0; i < sizeof(keys); i++) {
+	if (*w->keys) {
+		w->sysrq = now + SYSRQ_GRACE;
 		uart_break(m->uart);
-		uart_input(m->uart, &keys[i], 1);
+		uart_input(m->uart, (const u8 *)w->keys++, 1);
+	} else {
+		w->sysrq = NEVER;
+		w->nmi = now + NMI_GRACE;
+		vcpus_nmi(m->vcpus);
 	}
 }
 
@@ -107,16 +111,10 @@ static void on_deadlines(struct machine *m, struct wait *w, u64 now)
 	if (now >= w->timeout || (m->expired && w->nmi == NEVER && w->sysrq == NEVER)) {
 		w->timeout = NEVER;
 		w->sysrq = now;
-		if (m->watcher) {
-			w->sysrq += SYSRQ_GRACE;
-			ask_by_sysrq(m);
-		}
+		w->keys = m->watcher ? "lw" : "";
 	}
-	if (now >= w->sysrq) {
-		w->sysrq = NEVER;
-		w->nmi = now + NMI_GRACE;
-		vcpus_nmi(m->vcpus);
-	}
+	if (now >= w->sysrq)
+		ask_guest(m, w, now);
 	if (now >= w->nmi)
 		end_request(&m->end, END_TIMEOUT, m->config->timeout_seconds);
 	if (now >= w->grace)
@@ -152,7 +150,7 @@ static struct timespec until(u64 deadline)
 
 enum end_reason machine_run(struct machine *m, u32 *value)
 {
-	struct wait w = { NEVER, NEVER, NEVER, NEVER, NEVER, 0 };
+	struct wait w = { NEVER, NEVER, NEVER, NEVER, NEVER, "", 0 };
 	enum end_reason reason;
 
 	if (m->config->timeout_seconds)

@@ -1,5 +1,5 @@
 # `vmm run`: what a run comes to when the kernel, not the command, has the last word; reports; several kernels; ends.
-# bed: timeout=1500 cost=150
+# bed: timeout=1600 cost=220
 
 # vrun WORDS...: see run.sh; here from an image, which any of the kernels can have, unless root= is empty.
 root="--root $assets/root.img" kernel=$assets/vmlinuz-cloud
@@ -45,6 +45,15 @@ is 'timeout' 124
 verdict 'its verdict' timeout
 limit=
 check 'the guest was asked where it is' grep -qE 'sysrq: Show backtrace|NMI' log
+
+# A kernel that serves interrupts and nobody else: one process has the only CPU, before init.
+vrun --report report --log log -- sh -c 'echo -1 >/proc/sys/kernel/sched_rt_runtime_us; exec chrt -f 99 sh -c "while :; do :; done"'
+is 'a guest that makes no progress' 124
+verdict 'its verdict is another than a timeout'\''s' hang
+check 'it says what it saw' grep -q '^vmm: hang: .*not answered' e
+check 'backtraces come first' grep -q 'sysrq: Show backtrace' log
+check 'and who waits' grep -q 'sysrq: Show Blocked State' log
+check 'then an NMI, then the registers' grep -q 'vmm: vCPU 0: RIP' log
 
 vrun --report report -- sh -c 'echo c >/proc/sysrq-trigger'
 is 'panic' 123
