@@ -142,6 +142,12 @@ const struct strict_rule_text strict_rules[STRICT_RULES] = {
 	[STRICT_BALLOON_PAGE] = { "balloon-page", "5.5.6", false,
 				  "pages of RAM go into the balloon, and what leaves it was in "
 				  "it" },
+	[STRICT_VSOCK_BUFFER] = { "vsock-buffer", "5.10.6.4", false,
+				  "packets sent are readable and as long as they say, buffers to "
+				  "receive are writable" },
+	[STRICT_VSOCK_HEADER] = { "vsock-header", "5.10.6", false,
+				  "packets have the CIDs of both ends, a type that was negotiated, "
+				  "an operation, and its flags" },
 };
 
 int strict_print_rules(void)

@@ -180,6 +180,8 @@ static inline u32 vsock_credit(const struct vsock_conn *conn)
 void vsock_copy(const struct iovec *iov, u32 skip, void *bytes, u32 size, bool into);
 enum virtio_served vsock_rx_serve(struct virtio_vsock *vsock);
 enum virtio_served vsock_tx_serve(struct virtio_vsock *vsock);
+/* virtio_device_ops.check */
+void vsock_strict_check(struct virtio_queue *queue, const struct vq_buffer *buffer);
 
 /* ---- vsock-conn.c, on the reactor ---- */
 

@@ -6,6 +6,8 @@
  */
 #include "virtio/vsock-internal.h"
 
+#include "virtio/strict.h"
+
 void vsock_copy(const struct iovec *iov, u32 skip, void *bytes, u32 size, bool into)
 {
 	for (u8 *at = bytes; size; iov++) {
@@ -273,4 +275,44 @@ enum virtio_served vsock_tx_serve(struct virtio_vsock *vsock)
 	}
 	vsock_write_all(vsock);
 	return vsock->reset_count < VSOCK_RESETS ? VIRTIO_SERVED_ALL : VIRTIO_SERVED_LATER;
+}
+
+/* ---- the strict checker ---- */
+
+/* 5.10.6.5, 5.10.6.6: what there is, of operations that have some. */
+static u32 known_flags(const struct virtio_vsock_hdr *header)
+{
+	if (le16toh(header->op) == VIRTIO_VSOCK_OP_SHUTDOWN)
+		return VSOCK_BOTH;
+	return le16toh(header->op) == VIRTIO_VSOCK_OP_RW &&
+			       le16toh(header->type) == VIRTIO_VSOCK_TYPE_SEQPACKET
+		       ? VIRTIO_VSOCK_SEQ_EOM | VIRTIO_VSOCK_SEQ_EOR
+		       : 0;
+}
+
+void vsock_strict_check(struct virtio_queue *queue, const struct vq_buffer *buffer)
+{
+	const struct virtio_vsock *vsock = queue->device->owner;
+	struct virtio_vsock_hdr header = { .len = 0 };
+	bool sent = queue == vsock->tx;
+	u32 room = sent ? buffer->readable_bytes : buffer->writable_bytes;
+
+	if (sent && room >= VSOCK_HEADER)
+		vsock_copy(buffer->iov, 0, &header, VSOCK_HEADER, false);
+	if (sent ? room < VSOCK_HEADER || le32toh(header.len) > room - VSOCK_HEADER ||
+			    buffer->writable
+		 : buffer->readable || (queue == vsock->rx && room <= VSOCK_HEADER)) {
+		strict_report(queue->device, queue, STRICT_VSOCK_BUFFER,
+			      "%u bytes are readable, %u writable, for a payload of %u",
+			      buffer->readable_bytes, buffer->writable_bytes, le32toh(header.len));
+		return;
+	}
+	if (sent && (!is_ours(vsock, &header) || !header.op ||
+		     le16toh(header.op) > VIRTIO_VSOCK_OP_CREDIT_REQUEST ||
+		     le32toh(header.flags) & ~known_flags(&header)))
+		strict_report(queue->device, queue, STRICT_VSOCK_HEADER,
+			      "from CID %llu to %llu, type %u, operation %u, flags 0x%x",
+			      (unsigned long long)le64toh(header.src_cid),
+			      (unsigned long long)le64toh(header.dst_cid), le16toh(header.type),
+			      le16toh(header.op), le32toh(header.flags));
 }

@@ -109,6 +109,7 @@ static const struct virtio_device_ops vsock_ops = {
 	.gate = vsock_vhost_gate,
 	.interrupt_moved = vsock_vhost_interrupt_moved,
 	.detach = detach,
+	.check = vsock_strict_check,
 	.stats = stats,
 };
 

@@ -11,6 +11,7 @@
 #include <linux/virtio_net.h>
 #include <linux/virtio_pci.h>
 #include <linux/virtio_ring.h>
+#include <linux/virtio_vsock.h>
 #include "bare.h"
 
 #define VERSION_1 (1ull << VIRTIO_F_VERSION_1)
@@ -24,7 +25,7 @@
 #define DRIVER_SET (VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER)
 #define FEATURES   (DRIVER_SET | VIRTIO_CONFIG_S_FEATURES_OK)
 
-static struct function blk, rng, net, console, balloon;
+static struct function blk, rng, net, console, balloon, sockets;
 static struct driver d;
 static struct virtio_blk_outhdr header;
 static u8 status_byte, *data;
@@ -570,6 +571,31 @@ static void balloon_page(void)
 	balloon_array(&page, sizeof(page));
 }
 
+static void vsock_packet(u32 bytes, u32 payload, u64 from)
+{
+	static struct virtio_vsock_hdr packet;
+
+	packet = (struct virtio_vsock_hdr){ .src_cid = from,
+					    .dst_cid = 2,
+					    .len = payload,
+					    .type = VIRTIO_VSOCK_TYPE_STREAM,
+					    .op = VIRTIO_VSOCK_OP_REQUEST };
+	start_modern(&d, &sockets, VERSION_1, 2);
+	add_chain(&d.queue[1], &(const struct part){ &packet, bytes }, 1, 1);
+	ring(&d, 1, DOORBELL_MEM); /* it has no I/O BAR */
+	settle();
+}
+
+static void vsock_buffer(void)
+{
+	vsock_packet(sizeof(struct virtio_vsock_hdr), 1, 3);
+}
+
+static void vsock_header(void)
+{
+	vsock_packet(sizeof(struct virtio_vsock_hdr), 0, 4);
+}
+
 static const struct {
 	const char *rule;
 	void (*break_it)(void);
@@ -635,6 +661,8 @@ static const struct {
 	{ "console-control", console_control, NULL, &console, false },
 	{ "balloon-buffer", balloon_buffer, NULL, &balloon, false },
 	{ "balloon-page", balloon_page, NULL, &balloon, false },
+	{ "vsock-buffer", vsock_buffer, NULL, &sockets, false },
+	{ "vsock-header", vsock_header, NULL, &sockets, false },
 };
 
 /* Both layouts, both doorbells, as the specification has it. */
@@ -679,6 +707,7 @@ void break_rules(bool fail, bool only_behave)
 	find_function(&rng, VIRTIO_ID_RNG, 0);
 	find_function(&console, VIRTIO_ID_CONSOLE, 0);
 	find_function(&balloon, VIRTIO_ID_BALLOON, 0);
+	find_function(&sockets, VIRTIO_ID_VSOCK, 0);
 	behave();
 	say("behaved\n");
 	if (only_behave)
@@ -700,8 +729,10 @@ void break_rules(bool fail, bool only_behave)
 		} while (!needs_reset && !rules[i].should && patience--);
 		say("%s %s\n", needs_reset ? "needs-reset" : "goes-on", rules[i].rule);
 	}
-	for (u32 i = 0; i < 5; i++) {
-		d.f = i == 0 ? &blk : i == 1 ? &rng : i == 2 ? &console : i == 3 ? &balloon : &net;
+	for (u32 i = 0; i < 6; i++) {
+		struct function *const all[] = { &blk, &rng, &console, &balloon, &sockets, &net };
+
+		d.f = all[i];
 		if (d.f != &net || network)
 			reset(&d);
 	}
