@@ -36,7 +36,7 @@ ROOMS	:= vm pci virtio backends firmware machine run
 SOURCES := $(filter-out vm/sandbox-generate.c,$(sort $(foreach room,$(ROOMS),$(wildcard $(room)/*.c))))
 UNITS	:= $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/*.c))
 # unit tests whose code runs on several threads: built and run under TSan too
-THREADED_UNITS := $(patsubst tests/unit/%.c,%,$(shell grep -l '^/\* tsan' tests/unit/*.c 2>/dev/null))
+THREADED_UNITS := $(patsubst tests/unit/%.c,%,$(shell grep -lE '^(/| )\* tsan' tests/unit/*.c 2>/dev/null))
 
 OBJECTS	     := $(SOURCES:%.c=build/obj/%.o) build/obj/main.o
 ASAN_OBJECTS := $(SOURCES:%.c=build/asan/%.o)
