@@ -1,5 +1,5 @@
 # Every mistake one can make with a tap, and what is said about it.
-# bed: timeout=90 cost=15
+# bed: timeout=240 cost=15
 
 k="--kernel $assets/vmlinuz-cloud --serial none --timeout 15"
 ip tuntap add dev tap0 mode tap user 0 vnet_hdr
