@@ -7,6 +7,7 @@
 #include <sys/user.h>
 #include <unistd.h>
 #include "machine/vmcore.h"
+#include "vm/paging.h"
 
 #define PAGE	     KIB(4)
 #define SEGMENTS_MAX 8192 /* a kernel's direct map and text are few; scattered pages may be many \
@@ -15,13 +16,6 @@
 #define NAME_BYTES 12	  /* of a note, the longest here */
 #define UPPER_HALF BIT64(63)
 #define WRITE_MAX  MIB(8)
-
-#define CR0_PG	     BIT64(31)
-#define CR4_LA57     BIT64(12)
-#define EFER_LMA     BIT64(10)
-#define ENTRY_THERE  BIT64(0)
-#define ENTRY_LARGE  BIT64(7)
-#define ADDRESS_BITS 0x000ffffffffff000ull
 
 struct core {
 	int fd;

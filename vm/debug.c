@@ -6,6 +6,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 #include "vm/debug.h"
+#include "vm/paging.h"
 #include "vm/vcpu.h"
 
 #define PAGE	  KIB(4)
@@ -13,13 +14,6 @@
 #define DR7_FIXED BIT(10) /* reads as one */
 #define DR7_EXACT BIT(9)  /* Intel SDM volume 3, 18.2.4: GE */
 #define ON	  KVM_GUESTDBG_ENABLE
-
-#define CR0_PG	     BIT64(31)
-#define CR4_LA57     BIT64(12)
-#define EFER_LMA     BIT64(10)
-#define ENTRY_THERE  BIT64(0)
-#define ENTRY_LARGE  BIT64(7)
-#define ADDRESS_BITS 0x000ffffffffff000ull
 
 int debug_create(struct debug *debug, struct vcpus *vcpus, u32 count, const struct memory *memory,
 		 int flags)
