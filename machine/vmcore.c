@@ -9,11 +9,12 @@
 #include "machine/vmcore.h"
 #include "vm/paging.h"
 
-#define PAGE	     KIB(4)
-#define SEGMENTS_MAX 8192 /* a kernel's direct map and text are few; scattered pages may be many \
-			   */
+#define PAGE KIB(4)
+#define SEGMENTS_MAX                                                                \
+	8192 /* a kernel's direct map and text are few; scattered pages may be many \
+	      */
 #define TABLES_MAX (1u << 18) /* walked: of 4 KiB pages they would map half a TiB */
-#define NAME_BYTES 12	  /* of a note, the longest here */
+#define NAME_BYTES 12	      /* of a note, the longest here */
 #define UPPER_HALF BIT64(63)
 #define WRITE_MAX  MIB(8)
 
