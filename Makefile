@@ -21,19 +21,21 @@ CFLAGS	 ?= -O2 -g
 CPPFLAGS += -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -I. -Ibuild
 # The tables that unwinding by machine code would want are an eighth of the program; debuggers have .debug_frame.
 # Padding between functions would be 1 % of it, and what only tests call stays out.
-BASE	 := -std=gnu17 -pthread -fno-align-functions -fno-align-jumps -fno-align-labels -ffunction-sections -fdata-sections -fno-strict-aliasing -fstack-protector --param=ssp-buffer-size=4 -fno-asynchronous-unwind-tables $(WARNINGS)
+BASE	 := -std=gnu17 -pthread -fno-plt -fno-align-functions -fno-align-jumps -fno-align-labels -ffunction-sections -fdata-sections -fno-strict-aliasing -fstack-protector --param=ssp-buffer-size=4 -fno-asynchronous-unwind-tables $(WARNINGS)
 # A small library: inside, it costs a start less than as a file of its own. Without its unwind tables, as ours.
 archive	  = $(if $(wildcard $(shell $(CC) -print-file-name=lib$(1).a)),build/lib/lib$(1).a,-l$(1))
 LDLIBS	 := $(call archive,uring) -pthread
 # Relative relocations packed: glibc 2.36 and later. One mapping for code and constants: a page of padding and two faults fewer.
 LDFLAGS	 += -Wl,-z,relro,-z,now -Wl,--as-needed -Wl,-z,pack-relative-relocs -Wl,-z,noseparate-code -Wl,--gc-sections -Wl,-O2
+# The program as a whole: what is called once goes where it is called, 2 % of the size. One partition, since some names are in asm.
+WHOLE	 := $(if $(findstring clang,$(CC)),,-flto -flto-partition=none)
 ASAN	 := -O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 TSAN	 := -O1 -g1 -fsanitize=thread -fno-omit-frame-pointer
 
 # What vmm loads when it unpacks a kernel or has a control socket, and its tests call themselves.
 LOADED	 := -lz -llzma -lzstd -llz4 -ljansson
 ROOMS	:= vm pci virtio backends firmware machine run
-SOURCES := $(filter-out vm/sandbox-generate.c,$(sort $(foreach room,$(ROOMS),$(wildcard $(room)/*.c))))
+SOURCES := $(filter-out vm/%-generate.c,$(sort $(foreach room,$(ROOMS),$(wildcard $(room)/*.c))))
 UNITS	:= $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/*.c))
 # unit tests whose code runs on several threads: built and run under TSan too
 THREADED_UNITS := $(patsubst tests/unit/%.c,%,$(shell grep -lE '^(/| )\* tsan' tests/unit/*.c 2>/dev/null))
@@ -60,12 +62,12 @@ LIBRARIES := $(filter build/%,$(LDLIBS))
 
 build/vmm: $(OBJECTS) $(LIBRARIES)
 	@echo '  LD    $@'
-	$(Q)$(CC) $(CFLAGS) $(BASE) $(LDFLAGS) -o $@ $(OBJECTS) $(LDLIBS)
+	$(Q)$(CC) $(CFLAGS) $(BASE) $(WHOLE) $(LDFLAGS) -o $@ $(OBJECTS) $(LDLIBS)
 
 build/obj/%.o: %.c | build/generated
 	@mkdir -p $(@D)
 	@echo '  CC    $@'
-	$(Q)$(CC) $(CPPFLAGS) -Ibuild/obj $(CFLAGS) $(BASE) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(CPPFLAGS) -Ibuild/obj $(CFLAGS) $(BASE) $(WHOLE) -MMD -MP -c -o $@ $<
 
 build/asan/%.o: %.c | build/generated
 	@mkdir -p $(@D)
@@ -105,6 +107,16 @@ build/run-init.gz: build/run-init
 	$(Q)gzip -9nc $< >$@
 
 build/obj/run/initramfs.o build/asan/run/initramfs.o build/tsan/run/initramfs.o build/uncounted/run/initramfs.o: build/run-init.gz
+
+# --help and the man page, from the options' table, whose texts are only there for this program.
+build/pages-generate: vm/pages-generate.c $(wildcard vm/config*.c vm/config*.h) vm/log.c vm/end.h build/version.h
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(BASE) -DPAGES -o $@ $(filter %.c,$^)
+
+build/pages.gz: build/pages-generate
+	@echo '  GEN   $@'
+	$(Q)$< | gzip -9n >$@
+
+build/obj/machine/pages.o build/asan/machine/pages.o build/tsan/machine/pages.o build/uncounted/machine/pages.o: build/pages.gz
 
 build/version.h: FORCE
 	@mkdir -p $(@D)
@@ -223,7 +235,7 @@ build/bench/%.so: tests/bench/%.c
 build/uncounted/%.o: %.c | build/generated
 	@mkdir -p $(@D)
 	@echo '  CC    $@'
-	$(Q)$(CC) $(CPPFLAGS) -Ibuild/obj -DUNCOUNTED $(CFLAGS) $(BASE) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(CPPFLAGS) -Ibuild/obj -DUNCOUNTED $(CFLAGS) $(BASE) $(WHOLE) -MMD -MP -c -o $@ $<
 
 UNCOUNTED_OBJECTS := $(OBJECTS:build/obj/%=build/uncounted/%)
 $(patsubst %.c,build/uncounted/%.o,$(ONCE)): CFLAGS += -Oz
@@ -232,18 +244,18 @@ build/uncounted/vm/sandbox.o: build/obj/sandbox-filters.h
 build/bench/vmm-uncounted: $(UNCOUNTED_OBJECTS) | $(LIBRARIES)
 	@mkdir -p $(@D)
 	@echo '  LD    $@'
-	$(Q)$(CC) $(CFLAGS) $(BASE) $(LDFLAGS) -o $@ $(UNCOUNTED_OBJECTS) $(LDLIBS)
+	$(Q)$(CC) $(CFLAGS) $(BASE) $(WHOLE) $(LDFLAGS) -o $@ $(UNCOUNTED_OBJECTS) $(LDLIBS)
 
 # The data path without a machine, in counts.
 build/bench/datapath: tests/bench/datapath.c $(filter-out build/obj/main.o,$(OBJECTS)) | $(LIBRARIES)
 	@mkdir -p $(@D)
 	@echo '  LD    $@'
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(BASE) -o $@ $^ $(LDLIBS) -lcmocka
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(BASE) $(WHOLE) -o $@ $^ $(LDLIBS) -lcmocka
 
 build/bench/datapath-uncounted: tests/bench/datapath.c $(filter-out build/uncounted/main.o,$(UNCOUNTED_OBJECTS)) | $(LIBRARIES)
 	@mkdir -p $(@D)
 	@echo '  LD    $@'
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(BASE) -DUNCOUNTED -o $@ $^ $(LDLIBS) -lcmocka
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(BASE) $(WHOLE) -DUNCOUNTED -o $@ $^ $(LDLIBS) -lcmocka
 
 # Static, since it runs in the nested machine too.
 build/start-count: tests/host/start-count.c

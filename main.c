@@ -4,6 +4,7 @@
 #include "backends/terminal.h"
 #include "machine/ctl.h"
 #include "machine/machine.h"
+#include "machine/pages.h"
 #include "run/run.h"
 #include "virtio/strict.h"
 #include "vm/host-check.h"
@@ -24,8 +25,8 @@ int main(int argc, char **argv)
 	milestones_mark(&milestones, "options parsed");
 	switch (config.action) {
 	case CONFIG_RUN:
-		status = config.run.asked ? run_main(&config, &milestones) :
-					    machine_session(&config, &milestones, NULL);
+		status = config.run.asked ? run_main(&config, &milestones)
+					  : machine_session(&config, &milestones, NULL);
 		break;
 	case CONFIG_CHECK:
 		status = host_check() ? STATUS_HOST_ERROR : STATUS_OK;
@@ -34,14 +35,15 @@ int main(int argc, char **argv)
 		status = strict_print_rules() ? STATUS_HOST_ERROR : STATUS_OK;
 		break;
 	case CONFIG_HELP:
-		status = (config.run.asked ? config_print_run_help() : config_print_help()) ?
-				 STATUS_HOST_ERROR : STATUS_OK;
+		status = page_print(config.run.asked ? PAGE_RUN_HELP : PAGE_HELP)
+				 ? STATUS_HOST_ERROR
+				 : STATUS_OK;
 		break;
 	case CONFIG_VERSION:
-		status = config_print_version() ? STATUS_HOST_ERROR : STATUS_OK;
+		status = page_print(PAGE_VERSION) ? STATUS_HOST_ERROR : STATUS_OK;
 		break;
 	case CONFIG_MAN:
-		status = config_print_man() ? STATUS_HOST_ERROR : STATUS_OK;
+		status = page_print(PAGE_MAN) ? STATUS_HOST_ERROR : STATUS_OK;
 		break;
 	}
 	config_free(&config);

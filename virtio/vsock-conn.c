@@ -715,8 +715,8 @@ static void answer(struct vsock_conn *conn, int fd)
 static void take_answers(struct virtio_vsock *vsock)
 {
 	struct vsock_conn *conn;
-	int got, fd;
-	u32 id;
+	int got, fd = -1;
+	u32 id = 0;
 
 	while ((got = vsock_host_answer(vsock->host, &id, &fd)) > 0)
 		answer(&vsock->conns[id], fd);

@@ -409,71 +409,70 @@ int config_check_balloon(const struct config *config)
 
 const struct config_suboption config_disk_suboptions[] = {
 	{ "ro", "on|off", true, .set = set_disk_ro,
-	  .man = "The guest may only read. The default is off." },
+	  MAN("The guest may only read. The default is off.") },
 	{ "direct", "on|off", true, .set = set_disk_direct,
-	  .man = "Go around the host's page cache (O_DIRECT). The default is off." },
+	  MAN("Go around the host's page cache (O_DIRECT). The default is off.") },
 	{ "snapshot", "on|off", true, .set = set_disk_snapshot,
-	  .man = "Never change the image: what the guest writes goes to a file without a name in "
-		 "$TMPDIR (or /var/tmp) and is gone with the machine. Any number of machines "
-		 "may share an image so. The default is off." },
+	  MAN("Never change the image: what the guest writes goes to a file without a name in "
+	      "$TMPDIR (or /var/tmp) and is gone with the machine. Any number of machines "
+	      "may share an image so. The default is off.") },
 	{ "serial", "TEXT", .set = set_disk_serial,
-	  .man = "The serial number that the guest reads, up to 20 letters. By default it is "
-		 "derived "
-		 "from the file." },
+	  MAN("The serial number that the guest reads, up to 20 letters. By default it is "
+	      "derived "
+	      "from the file.") },
 	{ "queues", "N", .set = set_disk_queues,
-	  .man = "Virtqueues, 1 to 64. By default one for each CPU, but no more than 8." },
+	  MAN("Virtqueues, 1 to 64. By default one for each CPU, but no more than 8.") },
 	{ "cache", "writeback|writethrough", .set = set_disk_cache,
-	  .man = "Whether a write is complete when the host has taken it (the guest flushes when "
-		 "it "
-		 "must), or only when it is on stable storage. The default is writeback." },
+	  MAN("Whether a write is complete when the host has taken it (the guest flushes when "
+	      "it "
+	      "must), or only when it is on stable storage. The default is writeback.") },
 	{ "iothread", "N", .set = set_disk_iothread,
-	  .man = "The thread of --iothreads, counted from 0, that serves all of its queues. By "
-		 "default they are spread." },
+	  MAN("The thread of --iothreads, counted from 0, that serves all of its queues. By "
+	      "default they are spread.") },
 	{ "iopoll", "on|off", true, .set = set_disk_iopoll,
-	  .man = "With direct=on: look for the end of reads and writes instead of waiting for the "
-		 "device's interrupt, while there are any. It needs a device that can be polled, "
-		 "as "
-		 "NVMe with nvme.poll_queues. The default is off." },
+	  MAN("With direct=on: look for the end of reads and writes instead of waiting for the "
+	      "device's interrupt, while there are any. It needs a device that can be polled, "
+	      "as "
+	      "NVMe with nvme.poll_queues. The default is off.") },
 	{ 0 },
 };
 
 const struct config_suboption config_net_suboptions[] = {
 	{ "mac", "ADDRESS", .set = set_net_mac,
-	  .man = "The interface's Ethernet address. By default one that stays the same for the "
-		 "same tap." },
+	  MAN("The interface's Ethernet address. By default one that stays the same for the "
+	      "same tap.") },
 	{ "mtu", "BYTES", .set = set_net_mtu,
-	  .man = "The MTU told to the guest. By default the tap's; with user 32000." },
+	  MAN("The MTU told to the guest. By default the tap's; with user 32000.") },
 	{ "queues", "N", .set = set_net_queues,
-	  .man = "Pairs of virtqueues, 1 to 64; more than one need a tap made with multi_queue. "
-		 "The "
-		 "default is 1." },
+	  MAN("Pairs of virtqueues, 1 to 64; more than one need a tap made with multi_queue. "
+	      "The "
+	      "default is 1.") },
 	{ "iothread", "N", .set = set_net_iothread,
-	  .man = "The thread of --iothreads, counted from 0, that serves all of its queues. By "
-		 "default they are spread." },
-	{ "forward", "PROTOCOL:[ADDRESS:]PORT:PORT", .repeats = true,
-	  .set = set_net_forward,
-	  .man = "With user: connections (tcp) or datagrams (udp) to a port of the host go to one of "
-		 "the guest. ADDRESS is the host's, by default 127.0.0.1. May repeat. With udp "
-		 "the guest reaches what the host serves on 127.0.0.1, at 10.0.2.2." },
+	  MAN("The thread of --iothreads, counted from 0, that serves all of its queues. By "
+	      "default they are spread.") },
+	{ "forward", "PROTOCOL:[ADDRESS:]PORT:PORT", .repeats = true, .set = set_net_forward,
+	  MAN("With user: connections (tcp) or datagrams (udp) to a port of the host go to one of "
+	      "the guest. ADDRESS is the host's, by default 127.0.0.1. May repeat. With udp "
+	      "the guest reaches what the host serves on 127.0.0.1, at 10.0.2.2.") },
 	{ "vhost", "on|off", true, .set = set_net_vhost,
-	  .man = "Leave the interface's frames to the host kernel's vhost-net, where that can be "
-		 "had "
-		 "(a line says so if not). The guest then filters what it receives by itself. The "
-		 "default is off." },
+	  MAN("Leave the interface's frames to the host kernel's vhost-net, where that can be "
+	      "had "
+	      "(a line says so if not). The guest then filters what it receives by itself. The "
+	      "default is off.") },
 	{ 0 },
 };
 
 const struct config_suboption config_rng_suboptions[] = {
 	{ "rate", "BYTES", .set = set_rng_rate,
-	  .man = "Random bytes a second that the guest may have. By default there is no limit." },
+	  MAN("Random bytes a second that the guest may have. By default there is no limit.") },
 	{ 0 },
 };
 
 const struct config_suboption config_balloon_suboptions[] = {
 	{ "size", "SIZE", .set = set_balloon_size,
-	  .man = "The memory that the guest shall give up, as for --mem. The default is 0." },
+	  MAN("The memory that the guest shall give up, as for --mem. The default is 0.") },
 	{ "reporting", "on|off", true, .set = set_balloon_reporting,
-	  .man = "The guest also reports pages that are free, which go back to the host until it "
-		 "uses them. The default is off." },
+	  MAN("The guest also reports pages that are free, which go back to the host until it "
+	      "uses them. The default is off.") },
 	{ 0 },
 };

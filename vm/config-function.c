@@ -187,33 +187,33 @@ int config_check_function(const struct config_parser *parser)
 
 const struct config_suboption config_function_suboptions[] = {
 	{ "layout", "transitional|modern|legacy", .shared = true, .set = set_layout,
-	  .man = "Which interfaces of virtio over PCI the device has. transitional, the default, "
-		 "is both at once; modern has the IDs and structures of virtio 1.0 and later "
-		 "alone, and no I/O region unless isr= or notify= ask for one; legacy has the "
-		 "registers from before 1.0 alone." },
+	  MAN("Which interfaces of virtio over PCI the device has. transitional, the default, "
+	      "is both at once; modern has the IDs and structures of virtio 1.0 and later "
+	      "alone, and no I/O region unless isr= or notify= ask for one; legacy has the "
+	      "registers from before 1.0 alone.") },
 	{ "isr", "pio|mmio", .shared = true, .set = set_isr,
-	  .man = "Where modern drivers find the ISR register: in I/O space or in memory. By "
-		 "default in both, I/O first; with layout=modern in memory." },
+	  MAN("Where modern drivers find the ISR register: in I/O space or in memory. By "
+	      "default in both, I/O first; with layout=modern in memory.") },
 	{ "notify", "pio|mmio|mmio-exact", .shared = true, .set = set_notify,
-	  .man = "Where modern drivers find the doorbells: one I/O port for all queues, or an "
-		 "address in memory for each. By default in both, I/O first unless there are "
-		 "many queues; with layout=modern in memory. mmio-exact has KVM match the write's "
-		 "length too, which on Intel is slower." },
+	  MAN("Where modern drivers find the doorbells: one I/O port for all queues, or an "
+	      "address in memory for each. By default in both, I/O first unless there are "
+	      "many queues; with layout=modern in memory. mmio-exact has KVM match the write's "
+	      "length too, which on Intel is slower.") },
 	{ "vectors", "N", .shared = true, .set = set_vectors,
-	  .man = "MSI-X vectors, 0 to 512; 0 leaves the interrupt line alone. The default is one "
-		 "for each queue and one for the configuration." },
+	  MAN("MSI-X vectors, 0 to 512; 0 leaves the interrupt line alone. The default is one "
+	      "for each queue and one for the configuration.") },
 	{ "queue-size", "N", .shared = true, .set = set_queue_size,
-	  .man = "Entries of each virtqueue, a power of two up to the default: 256 for disks "
-		 "and vsock, 512 for networks, 64 for entropy, 128 for others." },
+	  MAN("Entries of each virtqueue, a power of two up to the default: 256 for disks "
+	      "and vsock, 512 for networks, 64 for entropy, 128 for others.") },
 	{ "packed", "on|off", .argument_optional = true, .shared = true, .set = set_packed,
-	  .man = "Offer virtqueues of the packed format, which drivers take if they know it. The "
-		 "default is off." },
+	  MAN("Offer virtqueues of the packed format, which drivers take if they know it. The "
+	      "default is off.") },
 	{ "in-order", "on|off", .argument_optional = true, .shared = true, .set = set_in_order,
-	  .man = "Offer to use buffers in the order in which the driver made them available. What "
-		 "is done early then waits for what is not. The default is off." },
+	  MAN("Offer to use buffers in the order in which the driver made them available. What "
+	      "is done early then waits for what is not. The default is off.") },
 	{ "notify-data", "on|off", .argument_optional = true, .shared = true,
 	  .set = set_notify_data,
-	  .man = "Offer drivers to say in a notification how far they are. The doorbells are in "
-		 "memory then. The default is off." },
+	  MAN("Offer drivers to say in a notification how far they are. The doorbells are in "
+	      "memory then. The default is off.") },
 	{ 0 },
 };

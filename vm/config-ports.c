@@ -134,17 +134,17 @@ int config_set_port(struct config_parser *parser, const char *value)
 
 const struct config_suboption config_port_suboptions[] = {
 	{ "name", "NAME", .set = set_port_name,
-	  .man = "What the guest knows the port by: /dev/virtio-ports/NAME where udev runs, else "
-		 "the file name in /sys/class/virtio-ports. Needed." },
+	  MAN("What the guest knows the port by: /dev/virtio-ports/NAME where udev runs, else "
+	      "the file name in /sys/class/virtio-ports. Needed.") },
 	{ "unix", "PATH", .set = set_port_unix,
-	  .man = "A Unix socket of mode 0600 that is made here and that clients connect to, one at "
-		 "a time: the next is taken when the one before has gone, or the guest has closed "
-		 "its port, which hangs up. A client's end of file closes the guest's port." },
+	  MAN("A Unix socket of mode 0600 that is made here and that clients connect to, one at "
+	      "a time: the next is taken when the one before has gone, or the guest has closed "
+	      "its port, which hangs up. A client's end of file closes the guest's port.") },
 	{ "pipe", "PATH", .set = set_port_pipe,
-	  .man = "Two named pipes, made if they are not there: PATH.in takes what the guest is to "
-		 "read, PATH.out gives what it has written. Who opens them may come and go; the "
-		 "port stays open, and bytes wait." },
+	  MAN("Two named pipes, made if they are not there: PATH.in takes what the guest is to "
+	      "read, PATH.out gives what it has written. Who opens them may come and go; the "
+	      "port stays open, and bytes wait.") },
 	{ "file", "PATH", .set = set_port_file,
-	  .man = "A file that takes what the guest writes; made anew." },
+	  MAN("A file that takes what the guest writes; made anew.") },
 	{ 0 },
 };

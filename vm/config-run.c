@@ -134,22 +134,3 @@ void config_free_run(struct config_run *run)
 	free(run->log);
 	free(run->junit);
 }
-
-/* run/verdict.h's enum run_status; the assertions in run/verdict.c keep the text in step. */
-const struct config_status config_run_statuses[] = {
-	{ "N", "the command's",
-	  "The command's own. If it is one of those below, a line on standard error says so." },
-	{ "126", "not executable", "The command cannot be executed." },
-	{ "127", "not found", "There is no such command." },
-	{ "128+N", "signal N", "The command ended by signal N, or vmm did." },
-	{ "2", "usage", "The options are wrong; a line on standard error says how." },
-	{ "120", "vmm's error",
-	  "The host lacks something or failed, or KVM did; a line on standard error says what." },
-	{ "121", "no init",
-	  "The kernel never got as far as the command; a line on standard error says what is "
-	  "usually missing." },
-	{ "122", "oops or warning", "The kernel printed what --fail-on names." },
-	{ "123", "panic", "The kernel panicked, or the machine went down while the command ran." },
-	{ "124", "timeout", "The time of --timeout was over, or the guest made no progress." },
-};
-const size_t config_run_status_count = ARRAY_SIZE(config_run_statuses);

@@ -93,17 +93,17 @@ int config_set_share(struct config_parser *parser, const char *value)
 
 const struct config_suboption config_share_suboptions[] = {
 	{ "tag", "TAG", .set = set_tag,
-	  .man = "The name by which the guest mounts it, up to 31 letters. Needed." },
+	  MAN("The name by which the guest mounts it, up to 31 letters. Needed.") },
 	{ "ro", "on|off", true, .set = set_ro,
-	  .man = "The guest may only read. The default is off." },
+	  MAN("The guest may only read. The default is off.") },
 	{ "map", "squash|mapped|passthrough", .set = set_map,
-	  .man = "Whose the files are. With squash, the default, the guest sees the owners there "
-		 "are, what it makes belongs to the user who runs vmm, set-id bits are left out, "
-		 "and chown has no effect. With mapped, owner and mode of what the guest makes or "
-		 "changes are kept beside the file, in an attribute (user.vmm.attr), for the guest "
-		 "alone. With passthrough they are the file's own, set-id bits included, which "
-		 "needs root." },
+	  MAN("Whose the files are. With squash, the default, the guest sees the owners there "
+	      "are, what it makes belongs to the user who runs vmm, set-id bits are left out, "
+	      "and chown has no effect. With mapped, owner and mode of what the guest makes or "
+	      "changes are kept beside the file, in an attribute (user.vmm.attr), for the guest "
+	      "alone. With passthrough they are the file's own, set-id bits included, which "
+	      "needs root.") },
 	{ "iothread", "N", .set = set_iothread,
-	  .man = "The thread of --iothreads, counted from 0, that serves its queue." },
+	  MAN("The thread of --iothreads, counted from 0, that serves its queue.") },
 	{ 0 },
 };

@@ -7,6 +7,16 @@
 
 #include "vm/config.h"
 
+/* What the table says for people. It is not kept in vmm, which has the pages made of it
+ * (pages-generate.c) packed. */
+#ifdef PAGES
+#define HELP(text) (text)
+#define MAN(text)  .man = (text)
+#else
+#define HELP(text) NULL
+#define MAN(text)  .man = NULL
+#endif
+
 /* Who is being parsed: errors begin with it. */
 struct config_parser {
 	struct config *config;
@@ -58,25 +68,6 @@ struct config_option {
 #define CONFIG_MAX_OPTIONS 64
 extern const struct config_option config_options[];
 extern const size_t config_option_count;
-
-/* Exit statuses: text for --help and for the man page. */
-struct config_status {
-	const char *status;
-	const char *help, *man;
-};
-extern const struct config_status config_statuses[];
-extern const size_t config_status_count;
-
-/* Of vmm run. */
-extern const struct config_status config_run_statuses[];
-extern const size_t config_run_status_count;
-
-/* The escape keys of the serial terminal. */
-struct config_key {
-	const char *key, *man;
-};
-extern const struct config_key config_keys[];
-extern const size_t config_key_count;
 
 /* "--cpus 0: why; what to do", or "vm.conf, line 3: cpus 0: why; what to do". value may be NULL.
  * Returns -EINVAL. */

@@ -191,24 +191,24 @@ int config_check_threads(const struct config *config)
 
 const struct config_suboption config_iothreads_suboptions[] = {
 	{ "poll-us", "N", .set = set_poll,
-	  .man = "Before such a thread sleeps it looks for work for up to this many microseconds, "
-		 "less or not at all while that finds nothing. The default is 32, or 0 where the "
-		 "host has no more CPUs than the machine. Given, it is also how long vhost-net "
-		 "looks." },
+	  MAN("Before such a thread sleeps it looks for work for up to this many microseconds, "
+	      "less or not at all while that finds nothing. The default is 32, or 0 where the "
+	      "host has no more CPUs than the machine. Given, it is also how long vhost-net "
+	      "looks.") },
 	{ "sqpoll", "on|off", true, .set = set_sqpoll,
-	  .man = "Each such thread gets a thread of the host's kernel beside it that takes its "
-		 "operations without a system call (IORING_SETUP_SQPOLL). That one keeps a CPU "
-		 "busy "
-		 "while there is work and for 10 ms after, then sleeps. The default is off." },
+	  MAN("Each such thread gets a thread of the host's kernel beside it that takes its "
+	      "operations without a system call (IORING_SETUP_SQPOLL). That one keeps a CPU "
+	      "busy "
+	      "while there is work and for 10 ms after, then sleeps. The default is off.") },
 	{ 0 },
 };
 
 const struct config_suboption config_pin_suboptions[] = {
 	{ "vcpus", "CPUS", .set = set_pin_vcpus,
-	  .man = "The first virtual CPU runs on the first CPU of the list, and so on; a list that "
-		 "is too short begins anew." },
-	{ "io", "CPUS", .set = set_pin_io, .man = "The same for the threads of --iothreads." },
+	  MAN("The first virtual CPU runs on the first CPU of the list, and so on; a list that "
+	      "is too short begins anew.") },
+	{ "io", "CPUS", .set = set_pin_io, MAN("The same for the threads of --iothreads.") },
 	{ "sqpoll", "CPUS", .set = set_pin_sqpoll,
-	  .man = "The same for the kernel's threads of --iothreads N,sqpoll=on." },
+	  MAN("The same for the kernel's threads of --iothreads N,sqpoll=on.") },
 	{ 0 },
 };

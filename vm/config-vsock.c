@@ -84,19 +84,19 @@ int config_set_vsock(struct config_parser *parser, const char *value)
 
 const struct config_suboption config_vsock_suboptions[] = {
 	{ "cid", "N", .set = set_cid,
-	  .man = "The guest's context ID, from 3 on. Needed. With vhost=on no other machine of the "
-		 "host may have it." },
+	  MAN("The guest's context ID, from 3 on. Needed. With vhost=on no other machine of the "
+	      "host may have it.") },
 	{ "unix", "PATH", .set = set_unix,
-	  .man = "Serve connections in process, over Unix sockets. A client of the host connects "
-		 "to PATH, which is made here with mode 0600, and writes a line, CONNECT PORT; it "
-		 "reads OK and a number when a program of the guest has accepted, and the end of "
-		 "file if none listens. What the guest connects to port P of the host (CID 2) "
-		 "arrives at PATH_P, where a program of the host listens. SOCK_SEQPACKET clients "
-		 "connect to PATH.seq; a message here is a message there." },
+	  MAN("Serve connections in process, over Unix sockets. A client of the host connects "
+	      "to PATH, which is made here with mode 0600, and writes a line, CONNECT PORT; it "
+	      "reads OK and a number when a program of the guest has accepted, and the end of "
+	      "file if none listens. What the guest connects to port P of the host (CID 2) "
+	      "arrives at PATH_P, where a program of the host listens. SOCK_SEQPACKET clients "
+	      "connect to PATH.seq; a message here is a message there.") },
 	{ "vhost", "on|off", true, .set = set_vhost,
-	  .man = "Leave it to the host kernel's vhost-vsock instead: programs of the host use "
-		 "AF_VSOCK with the guest's CID. The default is off." },
+	  MAN("Leave it to the host kernel's vhost-vsock instead: programs of the host use "
+	      "AF_VSOCK with the guest's CID. The default is off.") },
 	{ "iothread", "N", .set = set_iothread,
-	  .man = "The thread of --iothreads, counted from 0, that serves it." },
+	  MAN("The thread of --iothreads, counted from 0, that serves it.") },
 	{ 0 },
 };

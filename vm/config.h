@@ -252,11 +252,4 @@ int config_parse_size(const char *name, const char *text, u64 *bytes);
 int config_parse_count(const char *name, const char *text, u64 min, u64 max, u64 *number);
 void config_free(struct config *config);
 
-/* --help (fits an 80x24 screen), `vmm run --help`, --version, and the man page's roff, to stdout.
- * Logs, 0 or -errno. */
-int config_print_help(void);
-int config_print_run_help(void);
-int config_print_version(void);
-int config_print_man(void);
-
 #endif

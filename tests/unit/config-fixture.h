@@ -11,6 +11,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "machine/pages.h"
 #include "vm/config.h"
 
 static struct config config;
@@ -88,7 +89,7 @@ static inline int close_errors(void **state)
 }
 
 /* What a print function writes to stdout. */
-static inline const char *output_of(int (*print)(void))
+static inline const char *output_of(enum page page)
 {
 	static char text[65536];
 	int fd = memfd_create("output", 0), saved = dup(STDOUT_FILENO), err;
@@ -96,7 +97,7 @@ static inline const char *output_of(int (*print)(void))
 
 	fflush(stdout);
 	dup2(fd, STDOUT_FILENO);
-	err = print();
+	err = page_print(page);
 	dup2(saved, STDOUT_FILENO);
 	assert_int_equal(err, 0);
 	n = pread(fd, text, sizeof(text) - 1, 0);

@@ -119,7 +119,7 @@ static void test_help(void **state)
 	accept("run", "--kernel", "k", "--help");
 	assert_int_equal(config.action, CONFIG_HELP);
 	assert_true(config.run.asked);
-	text = output_of(config_print_run_help);
+	text = output_of(PAGE_RUN_HELP);
 	for (line = text; *line; line += strcspn(line, "\n") + 1) {
 		assert_true(strcspn(line, "\n") < 80);
 		lines++;
@@ -141,14 +141,14 @@ static void test_help(void **state)
 	}
 	assert_null(strstr(text, "--initrd"));
 	assert_null(strstr(text, "--serial"));
-	text = output_of(config_print_help);
+	text = output_of(PAGE_HELP);
 	assert_null(strstr(text, "--junit"));
 	assert_non_null(strstr(text, "vmm run"));
 }
 
 static void test_man(void **state)
 {
-	const char *text = strstr(output_of(config_print_man), ".SH RUN");
+	const char *text = strstr(output_of(PAGE_MAN), ".SH RUN");
 
 	(void)state;
 	assert_non_null(text);

@@ -556,7 +556,7 @@ static void test_help(void **state)
 	unsigned int lines = 0;
 
 	(void)state;
-	text = output_of(config_print_help);
+	text = output_of(PAGE_HELP);
 	for (line = text; *line; line += strcspn(line, "\n") + 1) {
 		assert_true(strcspn(line, "\n") < 80);
 		assert_null(memchr(line, '\t', strcspn(line, "\n")));
@@ -581,7 +581,7 @@ static void test_help(void **state)
 	assert_non_null(strstr(text, ",queue-size="));
 	assert_non_null(strstr(text, "Ctrl-A"));
 	assert_null(strstr(text, "--man"));
-	assert_memory_equal(output_of(config_print_version), "vmm ", 4);
+	assert_memory_equal(output_of(PAGE_VERSION), "vmm ", 4);
 }
 
 static void test_man(void **state)
@@ -589,7 +589,7 @@ static void test_man(void **state)
 	const char *text;
 
 	(void)state;
-	text = output_of(config_print_man);
+	text = output_of(PAGE_MAN);
 	assert_memory_equal(text, ".TH VMM 1 ", 10);
 	for (size_t i = 0; i < ARRAY_SIZE(told); i++) {
 		char word[64] = "\\fB\\-\\-";
@@ -627,7 +627,7 @@ static void test_full_output(void **state)
 	(void)state;
 	fflush(stdout);
 	dup2(fd, STDOUT_FILENO);
-	err = config_print_help();
+	err = page_print(PAGE_HELP);
 	dup2(saved, STDOUT_FILENO);
 	clearerr(stdout);
 	close(fd);

@@ -1,20 +1,29 @@
 /*
- * What vmm says about itself: --help, --version and the man page vmm(1), from the options' table.
- * Main thread.
+ * Run at build time: writes what vmm says about itself, each ended by a zero byte, from the
+ * options' table: --help, vmm run --help, and the man page vmm(1). machine/pages.c takes them in,
+ * packed.
  */
-#include <errno.h>
 #include <stdio.h>
 
 #include "version.h"
 #include "vm/config-table.h"
 #include "vm/end.h"
-#include "vm/log.h"
+
+/* Exit statuses: text for --help and for the man page. */
+struct config_status {
+	const char *status;
+	const char *help, *man;
+};
+
+struct config_key {
+	const char *key, *man;
+};
 
 #define HELP_WIDTH  79
 #define HELP_COLUMN 21
 
 /* vm/end.h's enum end_status; the assertions below keep the text in step. */
-const struct config_status config_statuses[] = {
+static const struct config_status config_statuses[] = {
 	{ "0", "power-off", "The guest powered the machine off." },
 	{ "1", "host error",
 	  "The host lacks something or failed; a line on standard error says what." },
@@ -29,31 +38,37 @@ const struct config_status config_statuses[] = {
 	{ "128+N", "signal N",
 	  "Signal N ended vmm, after the grace of --grace or at its second arrival." },
 };
-const size_t config_status_count = ARRAY_SIZE(config_statuses);
 
 _Static_assert(STATUS_OK == 0 && STATUS_HOST_ERROR == 1 && STATUS_USAGE == 2 && STATUS_RESET == 3 &&
 		       STATUS_QUIT == 4 && STATUS_KVM_ERROR == 120 && STATUS_PANIC == 123 &&
 		       STATUS_TIMEOUT == 124 && STATUS_TRIPLE_FAULT == 125 && STATUS_SIGNAL == 128,
 	       "config_statuses[] documents enum end_status");
 
-const struct config_key config_keys[] = {
+/* run/verdict.h's enum run_status; the assertions in run/verdict.c keep the text in step. */
+static const struct config_status config_run_statuses[] = {
+	{ "N", "the command's",
+	  "The command's own. If it is one of those below, a line on standard error says so." },
+	{ "126", "not executable", "The command cannot be executed." },
+	{ "127", "not found", "There is no such command." },
+	{ "128+N", "signal N", "The command ended by signal N, or vmm did." },
+	{ "2", "usage", "The options are wrong; a line on standard error says how." },
+	{ "120", "vmm's error",
+	  "The host lacks something or failed, or KVM did; a line on standard error says what." },
+	{ "121", "no init",
+	  "The kernel never got as far as the command; a line on standard error says what is "
+	  "usually missing." },
+	{ "122", "oops or warning", "The kernel printed what --fail-on names." },
+	{ "123", "panic", "The kernel panicked, or the machine went down while the command ran." },
+	{ "124", "timeout", "The time of --timeout was over, or the guest made no progress." },
+};
+
+/* The escape keys of the serial terminal. */
+static const struct config_key config_keys[] = {
 	{ "x", "quit" },
 	{ "b", "send a break (Linux's SysRq: the next key is the command)" },
 	{ "h", "help (these keys)" },
 	{ "Ctrl-A", "send one Ctrl-A" },
 };
-const size_t config_key_count = ARRAY_SIZE(config_keys);
-
-static int finish(void)
-{
-	int err = 0;
-
-	if (fflush(stdout) || ferror(stdout)) {
-		err = errno ? -errno : -EIO;
-		log_line("standard output: %s; write to a place that takes it", strerror(-err));
-	}
-	return err;
-}
 
 /* ---- --help ---- */
 
@@ -130,12 +145,12 @@ static void help_keys(void)
 	int column = printf("Ctrl-A and");
 	char word[80];
 
-	for (size_t i = 0; i < config_key_count; i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(config_keys); i++) {
 		const char *man = config_keys[i].man, *end = strstr(man, " (");
 
 		snprintf(word, sizeof(word), "%s: %.*s%s", config_keys[i].key,
 			 end ? (int)(end - man) : (int)strlen(man), man,
-			 i + 1 < config_key_count ? "," : "");
+			 i + 1 < ARRAY_SIZE(config_keys) ? "," : "");
 		put_word(word, &column, 2);
 	}
 	putchar('\n');
@@ -154,7 +169,7 @@ static void help_statuses(const struct config_status *statuses, size_t count)
 	putchar('\n');
 }
 
-int config_print_help(void)
+static void print_help(void)
 {
 	puts("Usage: vmm --kernel FILE [OPTION]...  boot a Linux kernel in a virtual machine\n"
 	     "       vmm run --help   vmm ctl PATH COMMAND, see vmm(1)   vmm check  the host");
@@ -163,11 +178,10 @@ int config_print_help(void)
 			help_option(&config_options[i]);
 	help_actions();
 	help_keys();
-	help_statuses(config_statuses, config_status_count);
-	return finish();
+	help_statuses(config_statuses, ARRAY_SIZE(config_statuses));
 }
 
-int config_print_run_help(void)
+static void print_run_help(void)
 {
 	int column;
 
@@ -188,14 +202,7 @@ int config_print_run_help(void)
 		put_word(word, &column, 2);
 	}
 	putchar('\n');
-	help_statuses(config_run_statuses, config_run_status_count);
-	return finish();
-}
-
-int config_print_version(void)
-{
-	puts("vmm " VMM_VERSION);
-	return finish();
+	help_statuses(config_run_statuses, ARRAY_SIZE(config_run_statuses));
 }
 
 /* ---- vmm(1) ---- */
@@ -299,7 +306,7 @@ static void man_terminal(void)
 	man_line("",
 		 "With --serial stdio a terminal on standard input goes raw: every key goes to the "
 		 "guest, except Ctrl-A, which takes one more:");
-	for (size_t i = 0; i < config_key_count; i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(config_keys); i++) {
 		puts(".TP");
 		printf(".B Ctrl\\-A ");
 		man_line("", config_keys[i].key);
@@ -383,20 +390,20 @@ static void man_run(void)
 	puts(".PP");
 	man_line("", "The kernel needs virtio-pci, virtio-console, 9p over virtio and overlayfs, "
 		     "built in or as modules that are found. The exit status is:");
-	man_statuses(config_run_statuses, config_run_status_count);
+	man_statuses(config_run_statuses, ARRAY_SIZE(config_run_statuses));
 }
 
 static void man_status(void)
 {
 	puts(".SH EXIT STATUS");
-	man_statuses(config_statuses, config_status_count);
+	man_statuses(config_statuses, ARRAY_SIZE(config_statuses));
 	puts(".PP");
 	man_line("", "A byte that the guest writes to I/O port 0xf4 ends the machine with that "
 		     "byte as the "
 		     "status.");
 }
 
-int config_print_man(void)
+static void print_man(void)
 {
 	puts(".TH VMM 1 \"\" \"vmm " VMM_VERSION "\" \"User Commands\"\n"
 	     ".SH NAME\n"
@@ -443,5 +450,15 @@ int config_print_man(void)
 	man_line("", "vmm --kernel bzImage --cpus 4 --mem 4G --disk a,,b.img,direct=on --net tap0");
 	puts(".fi\n.SH SEE ALSO");
 	man_line("", "ip-tuntap(8), mke2fs(8), qemu-img(1)");
-	return finish();
+}
+
+int main(void)
+{
+	print_help();
+	putchar('\0');
+	print_run_help();
+	putchar('\0');
+	print_man();
+	putchar('\0');
+	return fflush(stdout) || ferror(stdout);
 }
