@@ -2,6 +2,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -154,24 +155,39 @@ int passt_open(struct tap *tap, const struct config_net *config)
 	return error;
 }
 
+#define READY_MS 10000
+
 /* It prints its pid when all is in place; what it says before that may be why it ends. */
 int passt_ready(struct tap *tap)
 {
-	char line[256], last[256] = "";
-	FILE *f = fdopen(tap->passt_says, "r");
+	struct pollfd says = { .fd = tap->passt_says, .events = POLLIN };
+	char text[256], last[256] = "", *end;
+	size_t have = 0;
+	ssize_t n = 0;
 	bool ready = false;
-	int status = 0;
+	int status = 0, polled = 0;
 
-	if (!f)
-		return -errno;
-	tap->passt_says = -1;
-	while (!ready && fgets(line, sizeof(line), f)) {
-		line[strcspn(line, "\n")] = '\0';
-		ready = strtoul(line, NULL, 10) == (u32)tap->passt;
-		if (*line && strncmp(line, "Failed to send", 14)) /* to a syslog */
-			memcpy(last, line, sizeof(last));
+	while (!ready && (polled = poll(&says, 1, READY_MS)) > 0 &&
+	       (n = read(says.fd, text + have, sizeof(text) - 1 - have)) > 0) {
+		have += (size_t)n;
+		text[have] = '\0';
+		while ((end = strchr(text, '\n'))) {
+			*end++ = '\0';
+			ready |= strtoul(text, NULL, 10) == (u32)tap->passt;
+			if (*text && strncmp(text, "Failed to send", 14)) /* to a syslog */
+				strcpy(last, text);
+			have -= (size_t)(end - text);
+			memmove(text, end, have + 1);
+		}
+		if (have == sizeof(text) - 1)
+			have = 0; /* no such line is of use */
 	}
-	fclose(f);
+	if (!polled) {
+		strcpy(last, "it did not come up in time");
+		kill(tap->passt, SIGKILL);
+	}
+	close(tap->passt_says);
+	tap->passt_says = -1;
 	if (ready)
 		return 0;
 	waitpid(tap->passt, &status, 0);

@@ -74,7 +74,8 @@ void machine_allow_files(const struct config *config)
 	rlim_t need = config->control ? RLIM_INFINITY : 2ull * count_files(config) + config->cpus;
 	struct rlimit limit;
 
-	if (!getrlimit(RLIMIT_NOFILE, &limit) && limit.rlim_cur < need &&
+	/* no host has a default below that */
+	if (need > 256 && !getrlimit(RLIMIT_NOFILE, &limit) && limit.rlim_cur < need &&
 	    limit.rlim_cur != limit.rlim_max) {
 		limit.rlim_cur = limit.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &limit);

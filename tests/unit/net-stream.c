@@ -447,6 +447,7 @@ static void tells_why_there_is_none(void **state)
 	start_passt(0, "echo Failed to send 3 bytes to syslog >&2; echo No such port >&2; exit 1",
 		    "has ended: No such port", "passt(1)");
 	start_passt(0, "kill -KILL $$", "has ended: Killed", "passt(1)");
+	start_passt(0, "echo; exec /bin/sleep 100", "has ended: it did not come up", "passt(1)");
 }
 
 static void waits_until_it_is_ready(void **state)
