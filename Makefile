@@ -10,6 +10,7 @@ CC		?= cc
 ifeq ($(origin CC),default)
 CC		:= gcc
 endif
+CLANG		:= $(findstring clang,$(CC))
 IASL		?= iasl
 PREFIX		?= /usr/local
 DESTDIR		?=
@@ -21,14 +22,14 @@ CFLAGS	 ?= -O2 -g
 CPPFLAGS += -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -I. -Ibuild
 # The tables that unwinding by machine code would want are an eighth of the program; debuggers have .debug_frame.
 # Padding between functions would be 1 % of it, and what only tests call stays out.
-BASE	 := -std=gnu17 -pthread -fno-plt -fno-align-functions -fno-align-jumps -fno-align-labels -ffunction-sections -fdata-sections -fno-strict-aliasing -fstack-protector --param=ssp-buffer-size=4 -fno-asynchronous-unwind-tables $(WARNINGS)
+BASE	 := -std=gnu17 -pthread -fno-plt -fno-align-functions $(if $(CLANG),,-fno-align-jumps -fno-align-labels) -ffunction-sections -fdata-sections -fno-strict-aliasing -fstack-protector --param=ssp-buffer-size=4 -fno-asynchronous-unwind-tables $(WARNINGS)
 # A small library: inside, it costs a start less than as a file of its own. Without its unwind tables, as ours.
 archive	  = $(if $(wildcard $(shell $(CC) -print-file-name=lib$(1).a)),build/lib/lib$(1).a,-l$(1))
 LDLIBS	 := $(call archive,uring) -pthread
 # Relative relocations packed: glibc 2.36 and later. One mapping for code and constants: a page of padding and two faults fewer.
 LDFLAGS	 += -Wl,-z,relro,-z,now -Wl,--as-needed -Wl,-z,pack-relative-relocs -Wl,-z,noseparate-code -Wl,--gc-sections -Wl,-O2
 # The program as a whole: what is called once goes where it is called, 2 % of the size. One partition, since some names are in asm.
-WHOLE	 := $(if $(findstring clang,$(CC)),,-flto -flto-partition=none)
+WHOLE	 := $(if $(CLANG),,-flto -flto-partition=none)
 ASAN	 := -O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 TSAN	 := -O1 -g1 -fsanitize=thread -fno-omit-frame-pointer
 
@@ -94,7 +95,7 @@ build/hotplug.hex: firmware/hotplug.asl
 
 # The init of `vmm run`, process 1 of its guests: a program without a library, which run/initramfs.c takes in.
 INIT_CFLAGS := -Os -std=gnu17 $(WARNINGS) -ffreestanding -fno-pic -fno-pie -mgeneral-regs-only -fno-strict-aliasing -fno-stack-protector \
-	       -fno-asynchronous-unwind-tables -fcf-protection=none -fno-ident $(if $(findstring clang,$(CC)),,-flto)
+	       -fno-asynchronous-unwind-tables -fcf-protection=none -fno-ident $(if $(CLANG),,-flto)
 
 build/run-init: $(wildcard run/init/*) run/protocol.h
 	@mkdir -p $(@D)

@@ -61,10 +61,7 @@ bool gdb_register_place(u32 n, u32 *offset, u32 *size)
 struct state {
 	struct kvm_regs regs;
 	struct kvm_sregs sregs;
-	union {
-		struct kvm_xsave whole;
-		u8 bytes[sizeof(struct kvm_xsave)];
-	} xsave;
+	u8 xsave[sizeof(struct kvm_xsave)] __attribute__((aligned(8)));
 	struct {
 		u32 count, pad;
 		struct kvm_msr_entry entry;
@@ -78,7 +75,7 @@ static int read_state(int fd, struct state *s)
 {
 	*s = (struct state){ .msr = { .count = 1, .entry.index = MSR_KERNEL_GS_BASE } };
 	if (ioctl(fd, KVM_GET_REGS, &s->regs) || ioctl(fd, KVM_GET_SREGS, &s->sregs) ||
-	    ioctl(fd, KVM_GET_XSAVE, &s->xsave))
+	    ioctl(fd, KVM_GET_XSAVE, s->xsave))
 		return -errno;
 	ioctl(fd, KVM_GET_MSRS, &s->msr); /* what cannot be read is zero */
 	return 0;
@@ -90,8 +87,8 @@ static int read_state(int fd, struct state *s)
 		offsetof(struct gdb_registers, wire), offsetof(struct state, kvm), size \
 	}
 #define SELECTOR(i, name)    PLACE(segments[i], sregs.name.selector, 2)
-#define X87(i, offset, size) PLACE(x87[i], xsave.bytes[offset], size)
-#define STACK(i)	     PLACE(st[i], xsave.bytes[ST + 16 * (i)], 10)
+#define X87(i, offset, size) PLACE(x87[i], xsave[offset], size)
+#define STACK(i)	     PLACE(st[i], xsave[ST + 16 * (i)], 10)
 
 static const struct {
 	u16 wire, kvm, size;
@@ -119,8 +116,8 @@ static const struct {
 	X87(4, FIP, 4),
 	X87(6, FDP, 4),
 	X87(7, FOP, 2),
-	PLACE(xmm, xsave.bytes[XMM], 16 * 16),
-	PLACE(mxcsr, xsave.bytes[MXCSR], 4),
+	PLACE(xmm, xsave[XMM], 16 * 16),
+	PLACE(mxcsr, xsave[MXCSR], 4),
 	PLACE(fs_base, sregs.fs.base, 8),
 	PLACE(gs_base, sregs.gs.base, 8),
 	PLACE(kernel_gs_base, msr.entry.data, 8),
@@ -146,7 +143,7 @@ int gdb_registers_load(int fd, struct gdb_registers *r)
 	memset(r, 0, sizeof(*r));
 	for (size_t i = 0; i < ARRAY_SIZE(places); i++)
 		memcpy((u8 *)r + places[i].wire, (u8 *)&s + places[i].kvm, places[i].size);
-	r->x87[2] = tags_of(s.xsave.bytes[FTW]);
+	r->x87[2] = tags_of(s.xsave[FTW]);
 	return error;
 }
 
@@ -175,10 +172,10 @@ int gdb_registers_store(int fd, const struct gdb_registers *old, const struct gd
 	for (u32 i = 0; i < 8; i++)
 		if ((r->x87[2] >> 2 * i & 3) != 3)
 			used |= (u8)BIT(i);
-	s.xsave.bytes[FTW] = used;
-	s.xsave.bytes[STATE_BV] |= X87_SSE;
+	s.xsave[FTW] = used;
+	s.xsave[STATE_BV] |= X87_SSE;
 	if ((differ(old, r, 0, segments) && ioctl(fd, KVM_SET_REGS, &s.regs)) ||
-	    (differ(old, r, st, fs_base) && ioctl(fd, KVM_SET_XSAVE, &s.xsave)) ||
+	    (differ(old, r, st, fs_base) && ioctl(fd, KVM_SET_XSAVE, s.xsave)) ||
 	    (differ(old, r, fs_base, sizeof(*r)) && ioctl(fd, KVM_SET_SREGS, &s.sregs)))
 		return -errno;
 	if (old->kernel_gs_base != r->kernel_gs_base && ioctl(fd, KVM_SET_MSRS, &s.msr) != 1)
