@@ -55,6 +55,10 @@ $(ONCE:%.c=build/obj/%.o): CFLAGS += -Oz
 
 all: build/vmm
 
+# What another compiler has to say (CC=clang), without a program.
+syntax: build/generated build/obj/sandbox-filters.h
+	$(Q)$(CC) $(CPPFLAGS) -Ibuild/obj $(CFLAGS) $(BASE) -fsyntax-only $(SOURCES) main.c
+
 build/lib/%.a:
 	@mkdir -p $(@D)
 	$(Q)objcopy -R .eh_frame -R .rela.eh_frame $(shell $(CC) -print-file-name=$*.a) $@
@@ -277,7 +281,7 @@ clean:
 	rm -rf build/obj build/asan build/tsan build/uncounted build/vmm build/vmm.1 build/dsdt.* build/hotplug.* build/version.h build/generated
 
 FORCE:
-.PHONY: all check check-fast demo bench bench-layout bench-programs fast-units units install clean FORCE
+.PHONY: all check check-fast demo bench bench-layout bench-programs fast-units units install clean FORCE syntax
 .SECONDARY:
 
 -include $(OBJECTS:.o=.d) $(UNCOUNTED_OBJECTS:.o=.d) $(ASAN_OBJECTS:.o=.d) $(TSAN_OBJECTS:.o=.d) $(wildcard build/?san/tests/unit/*.d)
