@@ -19,21 +19,23 @@
 #define BITS 64
 
 /* Where the file system has no O_TMPFILE it gets a name for a moment. */
-static int open_nameless(const char *folder)
+int disk_overlay_file(const char **folder)
 {
 	char path[4096];
-	int fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	int fd;
 
-	if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL))
-		return fd;
-	if ((size_t)snprintf(path, sizeof(path), "%s/vmm-XXXXXX", folder) >= sizeof(path)) {
-		errno = ENAMETOOLONG;
-		return -1;
+	*folder = getenv("TMPDIR");
+	if (!*folder || !**folder)
+		*folder = "/var/tmp";
+	fd = open(*folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL)) {
+		if ((size_t)snprintf(path, sizeof(path), "%s/vmm-XXXXXX", *folder) >= sizeof(path))
+			return -ENAMETOOLONG;
+		fd = mkostemp(path, O_CLOEXEC);
+		if (fd >= 0)
+			unlink(path);
 	}
-	fd = mkostemp(path, O_CLOEXEC);
-	if (fd >= 0)
-		unlink(path);
-	return fd;
+	return fd < 0 ? -errno : fd;
 }
 
 static int give_size(struct disk_overlay *overlay, int fd)
@@ -47,13 +49,11 @@ static int give_size(struct disk_overlay *overlay, int fd)
 
 static int make_file(struct disk_overlay *overlay, const char *path)
 {
-	const char *folder = getenv("TMPDIR");
-	int error;
+	const char *folder;
+	int error = overlay->fd = disk_overlay_file(&folder);
 
-	if (!folder || !*folder)
-		folder = "/var/tmp";
-	overlay->fd = open_nameless(folder);
-	error = overlay->fd < 0 ? -errno : give_size(overlay, overlay->fd);
+	if (error >= 0)
+		error = give_size(overlay, overlay->fd);
 	if (error)
 		log_line("%s: no place in %s for what is written to it: %s; set TMPDIR to a "
 			 "folder that has one",

@@ -25,6 +25,9 @@ int disk_overlay_create(struct disk_overlay **overlay, const char *path, u64 siz
  * the caller's still after an error. Main thread; allowed in the sandbox with a control socket. */
 int disk_overlay_adopt(struct disk_overlay **overlay, const char *path, int fd, u64 size,
 		       u32 block);
+/* Such a file there, empty. folder: its place, for a line. -errno. Main thread, before the sandbox
+ * closes. */
+int disk_overlay_file(const char **folder);
 void disk_overlay_destroy(struct disk_overlay *overlay);
 
 /* How many of the length bytes at offset (whole blocks, inside the disk) lie in the same file as

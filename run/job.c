@@ -461,7 +461,8 @@ static int set_up(struct job *job)
 		error = input_open(&job->input, &in);
 	input_size(&job->input, &rows, &cols);
 	if (!error)
-		error = setup_machine(config, r->version, sizeof(r->version), tty, rows, cols);
+		error = setup_machine(config, r->version, sizeof(r->version), tty, rows, cols,
+				      job->files.parent);
 	if (!error)
 		error = setup_ports(config, in, control);
 	/* a kernel that has not what it needs would not come to init */
@@ -488,12 +489,13 @@ int run_job(struct config *config, const struct milestones *milestones, struct r
 			    .input = { .terminal = -1, .to = -1 },
 			    .control = -1 };
 	result->start = milestones->start;
-	if (config->run.boot_timeout_seconds && !config->gdb)
-		job.boot_due = clock_now_ns() + config->run.boot_timeout_seconds * NS;
 	/* an error's line is its reason */
 	log_remember(result->reason, sizeof(result->reason));
-	if (!set_up(&job))
+	if (!set_up(&job)) {
+		if (config->run.boot_timeout_seconds && !config->gdb)
+			job.boot_due = clock_now_ns() + config->run.boot_timeout_seconds * NS;
 		machine_session(config, milestones, &watcher);
+	}
 	log_remember(NULL, 0);
 	if (result->verdict == RUN_UNKNOWN) {
 		terminal_restore();

@@ -45,7 +45,7 @@ static const struct {
 	{ "ext4", "CONFIG_EXT4_FS" },
 	{ "xfs", "CONFIG_XFS_FS" },
 	{ "btrfs", "CONFIG_BTRFS_FS" },
-	{ "squashfs", "CONFIG_SQUASHFS" },
+	{ "squashfs", "CONFIG_SQUASHFS and CONFIG_SQUASHFS_LZ4" },
 	{ "erofs", "CONFIG_EROFS_FS" },
 };
 

@@ -12,7 +12,8 @@
  *   rootmode=MODE	ro (without it), rw, or overlay: what is written goes to RAM, the root
  *			stays as it is
  *   share=TAG:PATH:MODE a 9p share, on PATH in the new root; MODE as for the root. Each needs a
- *			TAG of its own: a device is mounted once
+ *			TAG of its own: a device is mounted once. /dev/NAME, with MODE overlay: a
+ *			disk instead
  *   cwd=PATH		where the command starts; / without it
  *   uid=N, gid=N, group=N as whom it runs; group is repeated; 0 and none without them
  *   env=NAME=VALUE	its environment, repeated; PATH and HOME have defaults

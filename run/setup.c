@@ -9,6 +9,7 @@
 #include "run/setup.h"
 #include "vm/log.h"
 
+#define PACKED	   "squashfs"
 #define GUEST_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 /* ---- the kernel's command line ---- */
@@ -97,15 +98,23 @@ static void put_roots(struct bytes *conf, const struct setup *setup)
 	char text[4200];
 
 	/* an image is under an overlay of the host's: the guest needs none */
-	run_conf_add(conf, "root", setup->image ? "blk:/dev/vda" : "9p:root");
+	snprintf(text, sizeof(text), "blk:/dev/vd%c:" PACKED, 'a' + (int)setup->disk);
+	run_conf_add(conf, "root",
+		     setup->packed  ? text
+		     : setup->image ? "blk:/dev/vda"
+				    : "9p:root");
 	run_conf_add(conf, "rootmode", setup->image ? "rw" : "overlay");
 	for (u32 i = 0; i < setup->share_count; i++) {
 		const struct setup_share *share = &setup->shares[i];
 
 		if (!share->path[1])
 			continue;
-		snprintf(text, sizeof(text), "share%u:%s:%s", i, share->path,
-			 share->writable ? "rw" : "overlay");
+		if (setup->packed)
+			snprintf(text, sizeof(text), "/dev/vd%c:%s:overlay",
+				 'a' + (int)(setup->disk + i), share->path);
+		else
+			snprintf(text, sizeof(text), "share%u:%s:%s", i, share->path,
+				 share->writable ? "rw" : "overlay");
 		run_conf_add(conf, "share", text);
 	}
 }
@@ -149,6 +158,26 @@ static int make_initramfs(const struct setup *setup, const struct config *config
 
 /* ---- modules ---- */
 
+/* Without 9p the shares are packed. What is really to be written to cannot be. */
+static int choose(struct setup *setup, const struct config *config, struct modules *modules)
+{
+	if (!setup->share_count)
+		return 0;
+	setup->packed = config->run.pack ||
+			modules_want(modules, "9pnet_virtio", NULL) == -ENOENT ||
+			modules_want(modules, "9p", NULL) == -ENOENT;
+	for (u32 i = 0; setup->packed && i < setup->share_count; i++)
+		if (setup->shares[i].writable) {
+			log_line("--rw %s: it needs 9p, which %s; give a kernel with CONFIG_9P_FS "
+				 "and "
+				 "CONFIG_NET_9P_VIRTIO, or leave it out",
+				 setup->shares[i].path,
+				 config->run.pack ? "--pack does without" : "this kernel has not");
+			return -ENOENT;
+		}
+	return 0;
+}
+
 static int want_modules(struct modules *modules, const struct setup *setup,
 			const struct config *config)
 {
@@ -156,15 +185,12 @@ static int want_modules(struct modules *modules, const struct setup *setup,
 
 	if (error >= 0)
 		error = modules_want(modules, "virtio_console", "the command's streams");
-	if (error >= 0 && setup->share_count) {
-		error = modules_want(modules, "9pnet_virtio",
-				     "the root (--root IMAGE needs it not)");
-		if (error >= 0)
-			error = modules_want(modules, "9p", "the root (--root IMAGE needs it not)");
-		if (error >= 0 && !setup->image)
-			error = modules_want(modules, "overlay", "what is written to the root");
-	}
-	if (error >= 0 && config->disk_count)
+	if (error >= 0 && setup->packed)
+		error = modules_want(modules, PACKED,
+				     "a root without 9p (CONFIG_9P_FS and CONFIG_NET_9P_VIRTIO)");
+	if (error >= 0 && setup->share_count && !setup->image)
+		error = modules_want(modules, "overlay", "what is written to the root");
+	if (error >= 0 && (config->disk_count || setup->packed))
 		error = modules_want(modules, "virtio_blk", "the disks");
 	if (error >= 0 && config->net_count)
 		error = modules_want(modules, "virtio_net", "the network");
@@ -189,6 +215,12 @@ static int want_file_system(struct modules *modules, const struct config *config
 
 /* ---- the machine ---- */
 
+static int too_many_disks(const char *path)
+{
+	log_line("--root %s: one disk too many; a machine has at most %u", path, CONFIG_MAX_DISKS);
+	return -E2BIG;
+}
+
 /* The image is the first disk, whose changes go with the machine. */
 static int put_image(struct config *config)
 {
@@ -197,15 +229,36 @@ static int put_image(struct config *config)
 	if (!path)
 		return -ENOMEM;
 	if (config->disk_count == CONFIG_MAX_DISKS) {
-		log_line("--root %s: one disk too many; a machine has at most %u", path,
-			 CONFIG_MAX_DISKS);
 		free(path);
-		return -E2BIG;
+		return too_many_disks(config->run.root);
 	}
 	memmove(&config->disks[1], &config->disks[0],
 		config->disk_count * sizeof(config->disks[0]));
 	config->disks[0] = (struct config_disk){ .path = path, .snapshot = true, .iothread = -1 };
 	config->disk_count++;
+	return 0;
+}
+
+/* Behind the user's own, whose names stay. The descriptors are left open, for whoever takes the
+ * paths. */
+static int put_packed(struct config *config, struct setup *setup, int parent)
+{
+	setup->disk = config->disk_count;
+	for (u32 i = 0; i < setup->share_count; i++) {
+		const struct setup_share *from = &setup->shares[i];
+		struct config_disk *disk = &config->disks[config->disk_count];
+		int fd;
+
+		if (config->disk_count == CONFIG_MAX_DISKS)
+			return too_many_disks(from->path);
+		fd = pack_folder(from->host ? from->host : from->path, !from->path[1], parent);
+		if (fd < 0)
+			return fd;
+		*disk = (struct config_disk){ .readonly = true, .iothread = -1 };
+		if (asprintf(&disk->path, "/proc/self/fd/%d", fd) < 0)
+			return -ENOMEM;
+		config->disk_count++;
+	}
 	return 0;
 }
 
@@ -243,20 +296,22 @@ static int set_string(char **to, char *text)
 }
 
 static int make(struct config *config, struct setup *setup, struct modules *modules, bool tty,
-		u16 rows, u16 cols)
+		u16 rows, u16 cols, int parent)
 {
 	char path[32];
-	int error = setup->image ? put_image(config) : 0, fd;
+	int error = choose(setup, config, modules), fd;
 
+	if (!error && setup->image)
+		error = put_image(config);
 	if (!error)
-		error = put_shares(config, setup);
-	if (error)
-		return error;
-	error = want_modules(modules, setup, config);
+		error = want_modules(modules, setup, config);
 	if (!error && setup->image)
 		error = want_file_system(modules, config);
 	if (error)
 		return error == -ENOENT ? -ENOPKG : error;
+	error = setup->packed ? put_packed(config, setup, parent) : put_shares(config, setup);
+	if (error)
+		return error;
 	fd = make_initramfs(setup, config, modules, tty, rows, cols);
 	if (fd < 0)
 		return fd;
@@ -269,7 +324,8 @@ static int make(struct config *config, struct setup *setup, struct modules *modu
 	return error;
 }
 
-int setup_machine(struct config *config, char *version, size_t size, bool tty, u16 rows, u16 cols)
+int setup_machine(struct config *config, char *version, size_t size, bool tty, u16 rows, u16 cols,
+		  int parent)
 {
 	static struct setup setup;
 	struct modules *modules = NULL;
@@ -285,7 +341,7 @@ int setup_machine(struct config *config, char *version, size_t size, bool tty, u
 		error = modules_open(&modules, config->kernel, config->run.modules);
 	if (!error) {
 		snprintf(version, size, "%s", modules_version(modules));
-		error = make(config, &setup, modules, tty, rows, cols);
+		error = make(config, &setup, modules, tty, rows, cols, parent);
 		modules_close(modules);
 	}
 	if (error == -ENOMEM)

@@ -28,12 +28,20 @@ struct setup_user {
 struct setup {
 	struct setup_share shares[SETUP_SHARES];
 	u32 share_count;
-	bool image; /* the root is the first disk */
+	bool image;  /* the root is the first disk */
+	bool packed; /* the shares are disks instead, ... */
+	u32 disk;    /* ... from this one on */
 	const char *cwd;
 	struct setup_user user;
 	char here[4096];
 };
 
+/*
+ * The folder in an image, a squashfs, for a kernel that has no 9p: a file without a name, which is
+ * gone with its descriptor. Of a root what the guest mounts over is left out. parent: as in
+ * run_files; its end is ours. Terminals see how far it is. Logs, -errno.
+ */
+int pack_folder(const char *folder, bool root, int parent);
 /* What the shares are, and in which order they are mounted. Logs, 0 or -errno. */
 int setup_shares(struct setup *setup, const struct config *config);
 /* --user, in the root's own files, or the caller. Logs, 0 or -errno. */
@@ -45,9 +53,10 @@ void setup_free(struct setup *setup);
 /*
  * All of it: config gets shares, disk, command line and initramfs; version (sizeof
  * run_result.version) the kernel's. tty: the command has a terminal of this size. Logs, 0 or
- * -errno; -ENOPKG: the kernel lacks a module.
+ * -errno; -ENOPKG: the kernel lacks a module. parent: as for pack_folder().
  */
-int setup_machine(struct config *config, char *version, size_t size, bool tty, u16 rows, u16 cols);
+int setup_machine(struct config *config, char *version, size_t size, bool tty, u16 rows, u16 cols,
+		  int parent);
 
 /* The ports of run/protocol.h: standard input from `in`, the others as they are, and the control
  * port. The descriptors are the machine's from there on. Logs, 0 or -errno. */

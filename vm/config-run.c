@@ -52,6 +52,11 @@ int config_set_rw(struct config_parser *parser, const char *value)
 	return err;
 }
 
+int config_set_pack(struct config_parser *parser, const char *value)
+{
+	return config_bool(parser, NULL, value, &parser->config->run.pack);
+}
+
 int config_set_env(struct config_parser *parser, const char *value)
 {
 	struct config_run *run = &parser->config->run;

@@ -423,8 +423,14 @@ const struct config_option config_options[] = {
 	  TEXT(run.root), .use = CONFIG_RUN_ONLY,
 	  MAN("The guest's root: a folder of the host, or a disk image with a file system. "
 	      "Nothing is written to it; what the guest writes goes to its memory and is gone "
-	      "with it. The default is the host's own root. Kernels without 9p need an "
-	      "image.") },
+	      "with it. The default is the host's own root.") },
+	{ "pack", NULL, HELP("pack the root, for a kernel without 9p"), .set = config_set_pack,
+	  .use = CONFIG_RUN_ONLY,
+	  MAN("Pack the root's folder, and the current one where it is on another file system, "
+	      "into images without a name in $TMPDIR or /var/tmp that the guest reads instead "
+	      "of the folders, by mksquashfs of the package squashfs-tools. Done without "
+	      "asking where the kernel's modules show that it has no 9p. What one may not read "
+	      "is left out, and --rw has no meaning.") },
 	{ "rw", "DIR", HELP("what the guest may really write; may repeat"), .set = config_set_rw,
 	  .list = true, .use = CONFIG_RUN_ONLY,
 	  MAN("A folder of the host that the guest has at the same path and may write to. May "

@@ -130,6 +130,7 @@ extern const struct config_suboption config_iothreads_suboptions[], config_pin_s
 /* ---- config-run.c: what vmm run alone has ---- */
 int config_add_kernel(struct config_parser *parser, const char *value);
 int config_set_rw(struct config_parser *parser, const char *value);
+int config_set_pack(struct config_parser *parser, const char *value);
 int config_set_env(struct config_parser *parser, const char *value);
 int config_set_cwd(struct config_parser *parser, const char *value);
 int config_set_boot_timeout(struct config_parser *parser, const char *value);

@@ -171,6 +171,7 @@ struct config_run {
 	char **kernels; /* all of --kernel */
 	u32 kernel_count;
 	char *root, *user, *cwd, *modules;
+	bool pack; /* the root's folders, whatever the kernel has */
 	char *rw[CONFIG_MAX_RW];
 	u32 rw_count;
 	char **env; /* NAME=VALUE */

@@ -45,7 +45,7 @@ static const char *why_not_9p(int error)
 	case ENODEV:
 		return "this kernel has no 9p: it needs CONFIG_9P_FS and CONFIG_NET_9P_VIRTIO, "
 		       "built "
-		       "in or as modules";
+		       "in or as modules, or --pack";
 	case EINVAL:
 	case EPROTONOSUPPORT:
 		return "this kernel has no 9p over virtio: it needs CONFIG_NET_9P_VIRTIO, built in "
@@ -143,7 +143,8 @@ static void mount_disk(const char *words, const char *target, bool readonly)
 		   : mount_any_type(device, target, flags);
 	if (ret == -EINVAL || (type && ret == -ENODEV))
 		fail(RUN_ERROR_ROOT, device, "no file system of a type that this kernel knows",
-		     type ? "its type needs a module or a CONFIG"
+		     type ? "its type needs a module or a CONFIG (squashfs: CONFIG_SQUASHFS_LZ4 "
+			    "too)"
 			  : "give its type, and a kernel with it");
 	if (ret)
 		fail(RUN_ERROR_ROOT, device, error_text(-ret), "check the image");
@@ -266,7 +267,10 @@ static void mount_share(const char *value)
 	}
 	for (size_t i = ARRAY_SIZE(staged); i-- > 0;)
 		sys_mkdir(staged[i], 0700);
-	mount_9p(RUN_ERROR_SHARE, words, STAGING "/lower", true);
+	if (words[0] == '/')
+		mount_disk(words, STAGING "/lower", true);
+	else
+		mount_9p(RUN_ERROR_SHARE, words, STAGING "/lower", true);
 	mount_overlay(path, STAGING "/lower", STAGING "/written", path);
 	/* The overlay holds them; nobody else need see them. */
 	for (size_t i = 0; i < ARRAY_SIZE(staged); i++) {

@@ -63,8 +63,10 @@ static void test_options(void **state)
 	assert_int_equal(config.disk_count, 1);
 	assert_int_equal(config.net_count, 1);
 	config_free(&config);
-	accept("run", "--kernel", "a", "--fail-on=oops");
+	assert_false(config.run.pack);
+	accept("run", "--kernel", "a", "--fail-on=oops", "--pack");
 	assert_int_equal(config.run.fail_on, CONFIG_FAIL_ON_OOPS);
+	assert_true(config.run.pack);
 	config_free(&config);
 }
 
@@ -103,10 +105,11 @@ static void test_usage(void **state)
 	       "9");
 }
 
-static const char *const told[] = { "kernel",  "root",	  "rw",		  "user",    "env",
-				    "cwd",     "modules", "boot-timeout", "fail-on", "report",
-				    "log",     "junit",	  "jobs",	  "mem",     "cmdline",
-				    "timeout", "stats",	  "disk",	  "net",     "help" };
+static const char *const told[] = { "kernel",  "root",	  "rw",	   "user",	   "env",
+				    "cwd",     "modules", "pack",  "boot-timeout", "fail-on",
+				    "report",  "log",	  "junit", "jobs",	   "mem",
+				    "cmdline", "timeout", "stats", "disk",	   "net",
+				    "help" };
 static const char *const statuses[] = { "N",   "126", "127", "128+N", "2",
 					"120", "121", "122", "123",   "124" };
 
@@ -152,7 +155,7 @@ static void test_man(void **state)
 
 	(void)state;
 	assert_non_null(text);
-	for (size_t i = 1; i < 13; i++) { /* those that are told there alone */
+	for (size_t i = 1; i < 14; i++) { /* those that are told there alone */
 		char word[64] = "\\fB\\-\\-";
 
 		for (const char *p = told[i]; *p; p++)
