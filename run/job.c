@@ -144,6 +144,11 @@ static void on_line(struct job *job, struct machine *m, char *line, u64 now)
 	} else if ((value = value_of(line, RUN_LINE_OUTPUT))) {
 		job->out = strtoull(value, &value, 10);
 		job->err = strtoull(value, NULL, 10);
+	} else if ((value = value_of(line, RUN_LINE_FULL))) {
+		log_line(
+			"%s: full: what is written there is in the guest's memory; raise --mem, or "
+			"name what is to be written to the host by --rw",
+			value);
 	} else if ((value = value_of(line, RUN_LINE_EXIT))) {
 		on_command_end(job, m, false, value, now);
 	} else if ((value = value_of(line, RUN_LINE_SIGNAL))) {

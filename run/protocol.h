@@ -39,6 +39,7 @@
  *   init		init runs: the ports are there, modules loaded
  *   root		the root is mounted and is /
  *   start		the command was started
+ *   full PATH		the command failed, and here is no room left of what RAM has for it
  *   output OUT ERR	the bytes written to RUN_PORT_STDOUT and RUN_PORT_STDERR in all. Queues
  *			have no order among each other: when that many have come, all has
  *   exit N | signal N	how the command ended. All it wrote to disks and shares is there
@@ -79,6 +80,7 @@
 #define RUN_LINE_ROOT	"root"
 #define RUN_LINE_START	"start"
 #define RUN_LINE_OUTPUT "output" /* OUT ERR */
+#define RUN_LINE_FULL	"full"	 /* PATH */
 #define RUN_LINE_EXIT	"exit"	 /* N */
 #define RUN_LINE_SIGNAL "signal" /* N; the host says it too */
 #define RUN_LINE_ERROR	"error"	 /* KIND TEXT */

@@ -184,7 +184,11 @@ static int tell(const struct conf *conf, const struct failure *failure)
 	const char *what = conf->argv[0];
 
 	if (same(failure->kind, RUN_ERROR_NOT_FOUND)) {
-		say_error(failure->kind, what, ": not found in the guest; give a path, or set PATH",
+		say_error(failure->kind, what,
+			  conf->argc
+				  ? ": not found in the guest; give a path, or set PATH"
+				  : ": the root has no shell; give a command behind --, or another "
+				    "--root",
 			  NULL);
 		return 127;
 	}

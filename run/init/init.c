@@ -13,6 +13,7 @@ static void start_and_follow(struct conf *conf)
 	char a[NUMBER_ROOM], b[NUMBER_ROOM];
 	struct command command;
 	int status = command_start(conf, &command);
+	const char *full;
 
 	if (status < 0)
 		return;
@@ -22,6 +23,9 @@ static void start_and_follow(struct conf *conf)
 	} else {
 		status <<= 8;
 	}
+	full = status ? full_folder(conf) : NULL;
+	if (full)
+		say(RUN_LINE_FULL " ", full, NULL);
 	shares_unmount(conf);
 	say(RUN_LINE_OUTPUT " ", decimal(a, out), " ", decimal(b, err), NULL);
 	/* as wait4() has it: a signal in the low bits, else a status above them */

@@ -1,8 +1,8 @@
 /*
  * The init inside the initramfs of `vmm run`: a static program without a library, process 1 of the
  * guest. Its files in the order of what they do: conf.c reads what to do, early.c loads modules,
- * ports.c finds the streams, root.c mounts the root, net.c has the network, command.c starts the command, pump.c moves
- * bytes until its end. run/protocol.h has what it says to the host.
+ * ports.c finds the streams, root.c mounts the root, net.c has the network, command.c starts the
+ * command, pump.c moves bytes until its end. run/protocol.h has what it says to the host.
  */
 #ifndef RUN_INIT_INIT_H
 #define RUN_INIT_INIT_H
@@ -55,6 +55,8 @@ void power_off(void);
 void root_enter(const struct conf *conf);
 void shares_mount(const struct conf *conf);
 void shares_unmount(const struct conf *conf);
+/* A folder whose file system, in RAM, has no room left; NULL: none. */
+const char *full_folder(const struct conf *conf);
 
 /* net.c: the loopback, and what conf says; an error of the latter is a line and the end. */
 void network_up(const struct conf *conf);

@@ -2,6 +2,7 @@
  * The root: mounted, a throw-away layer over it where that is wanted, the file systems that
  * programs expect in it, and / from then on. Then the shares.
  */
+#include <linux/magic.h>
 #include "run/init/init.h"
 
 #define NEW_ROOT "/root"
@@ -286,6 +287,20 @@ void shares_mount(const struct conf *conf)
 
 	while ((value = conf_next(conf, "share=", &at)))
 		mount_share(value);
+}
+
+const char *full_folder(const struct conf *conf)
+{
+	const char *const folders[] = { "/", conf->cwd, "/tmp" };
+	struct statfs st;
+
+	/* an overlay tells of the layer that is written to */
+	for (size_t i = 0; i < ARRAY_SIZE(folders); i++)
+		if (!SYS(statfs, folders[i], &st, 0, 0, 0) &&
+		    (st.f_type == OVERLAYFS_SUPER_MAGIC || st.f_type == TMPFS_MAGIC) &&
+		    st.f_bavail < st.f_blocks / 64)
+			return folders[i];
+	return NULL;
 }
 
 void shares_unmount(const struct conf *conf)

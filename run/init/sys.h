@@ -10,6 +10,7 @@
 #include <asm/ioctls.h>
 #include <asm/poll.h>
 #include <asm/stat.h>
+#include <asm/statfs.h>
 #include <asm/termbits.h>
 #include <asm/termios.h>
 #include <asm/unistd.h>

@@ -58,6 +58,7 @@ private() {
 stage() {
 	mkdir -p "$1/lib" "$1/cases" "$1/host" "$1/bin"
 	cp "$top"/tests/host/* "$1/host"
+	cp "$top/docs/ci.md" "$1"
 	for p in bare.elf make-initramfs start-count; do [ ! -e "$top/build/$p" ] || cp "$top/build/$p" "$1"; done
 	for p in bash jq; do
 		p=$(command -v $p) || continue

@@ -68,6 +68,34 @@ for kernel in "$assets/vmlinuz-cloud" "$assets/vmlinuz-std"; do
 	fi
 done
 
+# A root without what it takes, or that does not last.
+kernel=$assets/vmlinuz-std
+mkdir "$work/empty"
+vrun --root "$work/empty"
+is 'a root without a shell' 127
+check 'a line says so' grep -q '^vmm: /bin/sh: the root has no shell; give a command' e
+check 'and is all' [ "$(wc -l <e)" = 1 ]
+vrun --root "$root" -- sh -c 'cat /dev/zero >/zeroes; exit 4'
+is 'a full overlay' 4
+check 'the command sees it' grep -q 'No space left' e
+check 'a line says what is full' grep -q '^vmm: /: full: .*--mem' e
+vrun --root "$root" -- sh -c 'exit 4'
+check 'else there is none' [ ! -s e ]
+mkfifo word
+"$vmm" run --kernel "$kernel" --mem 256M --timeout 250 --boot-timeout 0 --root "$root" -- \
+	sh -c 'echo ready; read x; cat file; exit 6' <>word >o 2>e &
+pid=$!
+for i in $(seq 2000); do
+	! grep -q ready o || break
+	sleep 0.1
+done
+kill -9 $(grep -l vmm-share /proc/[0-9]*/comm | cut -d / -f 3)
+echo >word
+wait $pid; status=$?
+sed 's/^/#  e: /' e
+is 'shares that vanish are the command'\''s to notice' 6
+check 'a line says so for each' [ "$(grep -c '^vmm: .*the server of .* I/O errors' e)" = 2 ]
+
 # Somebody who may not read all of it, at a terminal.
 kernel=$assets/vmlinuz-cloud
 if [ "$BED_WHERE" = nested ]; then
