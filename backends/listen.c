@@ -10,10 +10,11 @@
 #include <unistd.h>
 #include "vm/log.h"
 
-/* A socket that nobody listens on is what a machine leaves that ended. */
-static bool is_stale(const struct sockaddr_un *address)
+/* A socket that nobody listens on is what a machine leaves that ended; or a device that was
+ * removed, whose file a ring may hold: then only a socket of its own type is told so. */
+static bool is_stale(const struct sockaddr_un *address, int type)
 {
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	struct stat st;
 	bool stale;
 
@@ -26,7 +27,7 @@ static bool is_stale(const struct sockaddr_un *address)
 	return stale;
 }
 
-static int bind_socket(int fd, const char *path)
+static int bind_socket(int fd, const char *path, int type)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	mode_t mask;
@@ -38,7 +39,7 @@ static int bind_socket(int fd, const char *path)
 	mask = umask(0177); /* 0600 from its first moment on */
 	for (int n = 0; n < 2; n++) {
 		error = bind(fd, (struct sockaddr *)&address, sizeof(address)) ? -errno : 0;
-		if (error != -EADDRINUSE || !is_stale(&address) || unlink(path))
+		if (error != -EADDRINUSE || !is_stale(&address, type) || unlink(path))
 			break;
 	}
 	umask(mask);
@@ -51,7 +52,7 @@ int listen_unix(const char *path, int type, int backlog)
 
 	if (fd < 0)
 		return -errno;
-	error = bind_socket(fd, path);
+	error = bind_socket(fd, path, type);
 	if (!error && listen(fd, backlog))
 		error = -errno;
 	if (!error)

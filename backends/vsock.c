@@ -82,13 +82,21 @@ static void __attribute__((noreturn))
 become_caller(const char *path, bool sandbox, int socket, pid_t parent)
 {
 	sigset_t all;
+	int null = parent ? -1 : open("/dev/null", O_RDWR | O_CLOEXEC);
 
 	/* The machine's signals are its own; the socket's end is the end. */
 	sigfillset(&all);
 	sigprocmask(SIG_BLOCK, &all, NULL);
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	prctl(PR_SET_NAME, "vmm-vsock");
-	if (getppid() != parent || dup2(socket, CALLER) < 0 || close_range(CALLER + 1, ~0u, 0) ||
+	if (parent)
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+	else
+		setsid();
+	/* whoever waits for the end of a command's output does not wait for this */
+	for (int fd = 0; fd < CALLER && null >= 0; fd++)
+		dup2(null, fd);
+	if ((parent && getppid() != parent) || dup2(socket, CALLER) < 0 ||
+	    close_range(CALLER + 1, ~0u, 0) ||
 	    (sandbox && (sandbox_share_prepare(0) || sandbox_caller_enter())))
 		_exit(STATUS_HOST_ERROR);
 	serve(path);
@@ -105,9 +113,8 @@ static int listen_at(struct vsock_host *host, enum vsock_door door, const char *
 	return fd < 0 ? fd : 0;
 }
 
-static int start_caller(struct vsock_host *host, const char *path, bool sandbox)
+static int start_caller(struct vsock_host *host, const char *path, bool sandbox, pid_t parent)
 {
-	pid_t parent = getpid();
 	int ends[2], error = 0;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends))
@@ -123,26 +130,42 @@ static int start_caller(struct vsock_host *host, const char *path, bool sandbox)
 	return error;
 }
 
-int vsock_host_open(struct vsock_host *host, const char *path, bool sandbox)
+static int open_for(struct vsock_host *host, const char *path, bool sandbox, pid_t parent)
 {
 	char seq[sizeof(((struct sockaddr_un *)0)->sun_path) + 8];
 	int error;
 
-	*host = (struct vsock_host){ { -1, -1, -1 }, { -1, -1, -1 }, -1 };
+	vsock_host_adopt(host, (const int[]){ -1, -1, -1 });
 	snprintf(seq, sizeof(seq), "%s.seq", path);
-	error = listen_at(host, VSOCK_STREAM, path);
+	/* first, so that the process never has the sockets that listen */
+	error = start_caller(host, path, sandbox, parent);
+	if (error)
+		log_line("--vsock: the process that connects cannot be started: %s; allow "
+			 "more processes and open files (ulimit -u, ulimit -n)",
+			 strerror(-error));
+	if (!error)
+		error = listen_at(host, VSOCK_STREAM, path);
 	if (!error)
 		error = listen_at(host, VSOCK_SEQPACKET, seq);
-	if (!error) {
-		error = start_caller(host, path, sandbox);
-		if (error)
-			log_line("--vsock: the process that connects cannot be started: %s; allow "
-				 "more processes and open files (ulimit -u, ulimit -n)",
-				 strerror(-error));
-	}
 	if (error)
 		vsock_host_close(host);
 	return error;
+}
+
+int vsock_host_open(struct vsock_host *host, const char *path, bool sandbox)
+{
+	return open_for(host, path, sandbox, getpid());
+}
+
+int vsock_host_open_for(struct vsock_host *host, const char *path)
+{
+	return open_for(host, path, true, 0);
+}
+
+void vsock_host_adopt(struct vsock_host *host, const int *fds)
+{
+	*host = (struct vsock_host){ .files = { -1, -1, -1 }, .process = -1 };
+	memcpy(host->fds, fds, sizeof(host->fds));
 }
 
 void vsock_host_close(struct vsock_host *host)

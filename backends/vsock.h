@@ -23,6 +23,11 @@ struct vsock_host {
 /* Makes the sockets and the process. sandbox: it may do nothing but its work. Logs, 0 or -errno;
  * then nothing is left. Main thread, before there is guest memory or another thread. */
 int vsock_host_open(struct vsock_host *host, const char *path, bool sandbox);
+/* The same for a machine that runs in another process: the process that connects belongs to nobody,
+ * and ends with its socket. */
+int vsock_host_open_for(struct vsock_host *host, const char *path);
+/* The descriptors of VSOCK_DOORS that such a call has made. */
+void vsock_host_adopt(struct vsock_host *host, const int *fds);
 /* Ends the process. Main thread; does nothing if not open. */
 void vsock_host_close(struct vsock_host *host);
 

@@ -40,25 +40,34 @@ struct command {
 
 static int do_add(struct command *c)
 {
-	const char *name, *disk = NULL, *net = NULL, *id = NULL;
+	static const char *const kinds[] = { "disk", "net", "rng", "balloon", "vsock" };
+	const char *name, *values[ARRAY_SIZE(kinds)] = { 0 }, *id = NULL;
 	json_t *learned = NULL;
 	struct disk learned_disk = { 0 };
 	struct tap learned_tap = { 0 };
 	struct hotplug_addition a = { 0 };
-	int error = UNPACK(c, "{s:s, s?s, s?s, s?o}", "command", &name, "disk", &disk, "net", &net,
-			   "learned", &learned);
+	u32 count = 0;
+	int error = UNPACK(c, "{s:s, s?s, s?s, s?s, s?s, s?s, s?o}", "command", &name, kinds[0],
+			   &values[0], kinds[1], &values[1], kinds[2], &values[2], kinds[3],
+			   &values[3], kinds[4], &values[4], "learned", &learned);
 
 	if (error)
 		return error;
-	if (!disk == !net) {
-		log_line("add: one disk or one net is what can be added at a time");
+	for (u32 i = 0; i < ARRAY_SIZE(kinds); i++) {
+		if (!values[i])
+			continue;
+		a.option = kinds[i];
+		a.value = values[i];
+		count++;
+	}
+	if (count != 1) {
+		log_line(
+			"add: one disk, net, rng, balloon or vsock is what can be added at a time");
 		return -EINVAL;
 	}
-	a.option = disk ? "disk" : "net";
-	a.value = disk ? disk : net;
-	if (disk && learned && learned_unpack_disk(learned, &learned_disk))
+	if (values[0] && learned && learned_unpack_disk(learned, &learned_disk))
 		a.disk = &learned_disk;
-	if (net && learned && learned_unpack_tap(learned, &learned_tap))
+	if (values[1] && learned && learned_unpack_tap(learned, &learned_tap))
 		a.tap = &learned_tap;
 	a.fds = c->request->fds;
 	a.fd_count = c->request->fd_count;
@@ -299,7 +308,7 @@ static struct machine_device *find_balloon(const struct machine *m)
 		if (m->devices[i]->kind == MACHINE_BALLOON &&
 		    !hotplug_vanished(m->hotplug, m->devices[i]))
 			return m->devices[i];
-	log_line("balloon: the machine has none; start it with --balloon size=0");
+	log_line("balloon: the machine has none; add one: `vmm ctl PATH add balloon size=0`");
 	return NULL;
 }
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include "backends/vhost.h"
 #include "backends/disk-overlay.h"
+#include "backends/vsock.h"
 #include "machine/ctl.h"
 #include "machine/json-library.h"
 #include "machine/learned.h"
@@ -31,7 +32,7 @@ struct call {
 
 static int usage(const char *why)
 {
-	log_line("ctl: %s; vmm ctl PATH add disk PATH[,...] | add net TAP[,...] | remove ID "
+	log_line("ctl: %s; vmm ctl PATH add disk|net|rng|balloon|vsock VALUE | remove ID "
 		 "[--force] [--timeout SECONDS] | resize ID [SIZE] [--shrink] | list [--json] | "
 		 "devices [--json] | stats | power | nmi | quit | announce ID | balloon [SIZE]",
 		 why);
@@ -82,6 +83,22 @@ static int open_net(struct call *call)
 	return put(call, "learned", learned_pack_tap(&call->tap));
 }
 
+/* Its end is the sockets' and of the process that connects; once they have been sent. */
+static int open_vsock(struct call *call)
+{
+	const struct config_vsock *config = &call->config->vsock;
+	const struct vhost_config v = { .name = "vsock", .pairs = 1, .cid = config->cid };
+	struct vsock_host host;
+
+	if (config->vhost ? vhost_open_files(&v, call->fds)
+			  : vsock_host_open_for(&host, config->path))
+		return STATUS_HOST_ERROR;
+	if (!config->vhost)
+		memcpy(call->fds, host.fds, sizeof(host.fds));
+	call->fd_count = config->vhost ? 1 : VSOCK_DOORS;
+	return STATUS_OK;
+}
+
 static int add(struct call *call)
 {
 	const char *kind, *value;
@@ -96,7 +113,11 @@ static int add(struct call *call)
 	status = put(call, kind, json_string(value));
 	if (status)
 		return status;
-	return call->config->disk_count ? open_disk(call) : open_net(call);
+	if (call->config->vsock.cid)
+		return open_vsock(call);
+	return call->config->disk_count	 ? open_disk(call)
+	       : call->config->net_count ? open_net(call)
+					 : STATUS_OK;
 }
 
 /* Of an ID and what may stand around it. */

@@ -123,6 +123,12 @@ struct machine_device *machine_device_new(struct machine *m, enum machine_kind k
 	d->kind = kind;
 	while (number_taken(m, kind, d->number))
 		d->number++;
+	if (kind >= MACHINE_RNG && d->number) {
+		log_line("%s: the machine has one, and can have no more; remove it first",
+			 kind_names[kind]);
+		free(d);
+		return NULL;
+	}
 	if (kind >= MACHINE_RNG) /* there is one of them */
 		snprintf(d->id, sizeof(d->id), "%s", kind_names[kind]);
 	else
@@ -194,20 +200,27 @@ static int open_share(struct machine *m, const struct config_share *config)
 	return ret;
 }
 
+int machine_check_vsock(const struct machine *m, const struct config_vsock *config)
+{
+	if (!config->vhost || m->config->strict == CONFIG_STRICT_OFF)
+		return 0;
+	log_line(
+		"vsock: vhost=on: --strict has to see the driver's buffers; leave one of them out");
+	return -EINVAL;
+}
+
 static int open_vsock(struct machine *m, const struct config_vsock *config)
 {
 	const struct vhost_config v = { .name = "vsock", .pairs = 1, .cid = config->cid };
 	struct machine_device *d = machine_device_new(m, MACHINE_VSOCK);
 
-	if (!d)
-		return -ENOMEM;
+	int error = d ? machine_check_vsock(m, config) : -ENOMEM;
+
+	if (error)
+		return error;
 	if (!config->vhost)
 		return vsock_host_open(&d->vsock_host, config->path, m->config->sandbox);
-	if (m->config->strict == CONFIG_STRICT_OFF)
-		return vhost_open(&d->vhost, &v);
-	log_line(
-		"vsock: vhost=on: --strict has to see the driver's buffers; leave one of them out");
-	return -EINVAL;
+	return vhost_open(&d->vhost, &v);
 }
 
 int machine_open_backends(struct machine *m)
@@ -331,11 +344,18 @@ static int make_share(struct machine *m, struct machine_device *d)
 	return ret;
 }
 
+/* Where the options are of which there is one: the machine's, or its own if it came later. */
+static const struct config *config_of(const struct machine *m, const struct machine_device *d)
+{
+	return d->own ? d->own : m->config;
+}
+
 static int make_rng(struct machine *m, struct machine_device *d)
 {
-	int ret = virtio_rng_create(
-		&d->rng, &m->memory, m->reactors, m->config->rng_function.queue_size,
-		machine_ring_features(&m->config->rng_function), m->config->rng_rate);
+	const struct config *config = config_of(m, d);
+	int ret =
+		virtio_rng_create(&d->rng, &m->memory, m->reactors, config->rng_function.queue_size,
+				  machine_ring_features(&config->rng_function), config->rng_rate);
 
 	if (!ret)
 		d->device = virtio_rng_device(d->rng);
@@ -344,14 +364,15 @@ static int make_rng(struct machine *m, struct machine_device *d)
 
 static int make_balloon(struct machine *m, struct machine_device *d)
 {
+	const struct config *config = config_of(m, d);
 	const struct virtio_balloon_options c = {
 		.memory = &m->memory,
 		.reactors = m->reactors,
 		.reactor = place_of(m, d, -1),
-		.queue_size = m->config->balloon_function.queue_size,
-		.features = machine_ring_features(&m->config->balloon_function),
-		.target = m->config->balloon_size,
-		.reporting = m->config->balloon_reporting,
+		.queue_size = config->balloon_function.queue_size,
+		.features = machine_ring_features(&config->balloon_function),
+		.target = config->balloon_size,
+		.reporting = config->balloon_reporting,
 	};
 	int ret = virtio_balloon_create(&d->balloon, &c);
 
@@ -366,7 +387,7 @@ static int make_balloon(struct machine *m, struct machine_device *d)
 
 static int make_vsock(struct machine *m, struct machine_device *d)
 {
-	const struct config_vsock *config = &m->config->vsock;
+	const struct config_vsock *config = &config_of(m, d)->vsock;
 	const struct virtio_vsock_options c = {
 		.memory = &m->memory,
 		.reactors = m->reactors,
@@ -401,11 +422,11 @@ static const struct config_function *function_of(const struct machine *m,
 	case MACHINE_PORTS:
 		return &m->config->console_function;
 	case MACHINE_BALLOON:
-		return &m->config->balloon_function;
+		return &config_of(m, d)->balloon_function;
 	case MACHINE_VSOCK:
-		return &m->config->vsock.function;
+		return &config_of(m, d)->vsock.function;
 	default:
-		return &m->config->rng_function;
+		return &config_of(m, d)->rng_function;
 	}
 }
 

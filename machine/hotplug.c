@@ -112,6 +112,43 @@ static int adopt_net(struct machine *m, struct machine_device *d, const struct h
 	return 0;
 }
 
+/* The sockets and the one to the process that connects; or vhost-vsock's file. */
+static int adopt_vsock(struct machine *m, struct machine_device *d,
+		       const struct hotplug_addition *a)
+{
+	const struct config_vsock *config = &d->own->vsock;
+	const struct vhost_config v = { .name = "vsock", .pairs = 1, .cid = config->cid };
+	int error = machine_check_vsock(m, config);
+
+	if (!error && a->fd_count != (config->vhost ? 1u : VSOCK_DOORS)) {
+		log_line("vsock: its sockets were not sent along; add it by `vmm ctl`");
+		error = -EBADF;
+	}
+	if (error)
+		close_all(a->fds, a->fd_count);
+	else if (config->vhost) /* whose file is closed if it fails */
+		error = vhost_adopt(&d->vhost, &v, (const int[]){ a->fds[0], -1 });
+	else
+		vsock_host_adopt(&d->vsock_host, a->fds);
+	return error;
+}
+
+/* The descriptors are the device's, or closed. */
+static int adopt(struct machine *m, struct machine_device *d, const struct hotplug_addition *a)
+{
+	int error;
+
+	if (d->kind == MACHINE_VSOCK)
+		return adopt_vsock(m, d, a);
+	error = d->kind == MACHINE_DISK	 ? adopt_disk(d, a)
+		: d->kind == MACHINE_NET ? adopt_net(m, d, a)
+					 : 0;
+	d->open = !error;
+	if (error || d->kind >= MACHINE_RNG)
+		close_all(a->fds, a->fd_count);
+	return error;
+}
+
 static void discard(struct machine *m, struct machine_device *d)
 {
 	machine_device_unmake(m, d);
@@ -126,15 +163,17 @@ int hotplug_add(struct hotplug *h, const struct hotplug_addition *a, const char 
 	struct machine *m = h->m;
 	struct machine_device *d;
 	struct config *own;
-	bool disk;
 	int error = config_parse_device(&own, m->config, a->option, a->value);
 
 	if (error) {
 		close_all(a->fds, a->fd_count);
 		return error;
 	}
-	disk = own->disk_count;
-	d = machine_device_new(m, disk ? MACHINE_DISK : MACHINE_NET);
+	d = machine_device_new(m, own->disk_count  ? MACHINE_DISK
+				  : own->net_count ? MACHINE_NET
+				  : own->vsock.cid ? MACHINE_VSOCK
+				  : own->balloon   ? MACHINE_BALLOON
+						   : MACHINE_RNG);
 	if (!d) {
 		config_free(own);
 		free(own);
@@ -142,10 +181,7 @@ int hotplug_add(struct hotplug *h, const struct hotplug_addition *a, const char 
 		return -ENOSPC;
 	}
 	d->own = own;
-	error = disk ? adopt_disk(d, a) : adopt_net(m, d, a);
-	if (error)
-		close_all(a->fds, a->fd_count);
-	d->open = !error;
+	error = adopt(m, d, a);
 	if (!error)
 		error = machine_device_make(m, d);
 	if (error) {

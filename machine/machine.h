@@ -203,6 +203,8 @@ int machine_open_backends(struct machine *m);
 /* Shall vhost-net serve this interface? Where it cannot, although the user wants it, a line says
  * why. */
 bool machine_wants_vhost(const struct machine *m, const struct config_net *config);
+/* Can this vsock be served as the user wants it? Logs, -EINVAL. */
+int machine_check_vsock(const struct machine *m, const struct config_vsock *config);
 
 /* ---- console.c ---- */
 

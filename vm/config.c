@@ -428,6 +428,17 @@ out:
 	return err;
 }
 
+/* What may come while the machine runs. */
+static bool is_kind(const char *option)
+{
+	static const char *const kinds[] = { "disk", "net", "rng", "balloon", "vsock" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+		if (!strcmp(option, kinds[i]))
+			return true;
+	return false;
+}
+
 int config_parse_device(struct config **result, const struct config *machine, const char *option,
 			const char *value)
 {
@@ -435,8 +446,9 @@ int config_parse_device(struct config **result, const struct config *machine, co
 					.bare = true };
 	int err;
 
-	if (!parser.option || (strcmp(option, "disk") && strcmp(option, "net"))) {
-		log_line("%.40s: no such kind of device; add a disk or a net", option);
+	if (!parser.option || !is_kind(option)) {
+		log_line("%.40s: no such kind of device; add a disk, net, rng, balloon or vsock",
+			 option);
 		return -EINVAL;
 	}
 	if (!*value)
@@ -448,8 +460,14 @@ int config_parse_device(struct config **result, const struct config *machine, co
 	err = parser.option->set(&parser, value);
 	if (!err && machine) {
 		parser.config->iothreads = machine->iothreads;
+		parser.config->memory = machine->memory;
+		parser.config->pages = machine->pages;
 		err = config_check_threads(parser.config);
+		if (!err)
+			err = config_check_balloon(parser.config);
 	}
+	if (!err && !strcmp(option, "rng") && !parser.config->rng)
+		err = config_error(&parser, NULL, "%s adds nothing; write on", value);
 	if (err) {
 		config_free(parser.config);
 		free(parser.config);

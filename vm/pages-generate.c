@@ -324,10 +324,9 @@ static void man_control(void)
 	static const struct {
 		const char *words, *what;
 	} commands[] = {
-		{ "add disk PATH[,...]", "Add a disk, written as for --disk, and print its ID." },
-		{ "add net TAP[,...]",
-		  "Add a network interface, written as for --net, and print its "
-		  "ID." },
+		{ "add disk PATH[,...] | net TAP[,...] | rng on[,...] | balloon size=N[,...] | "
+		  "vsock cid=N[,...]",
+		  "Add a device, written as for the option of its name, and print its ID." },
 		{ "remove ID [--force] [--timeout SECONDS]",
 		  "Ask the guest to let go of a device, and wait until it has: 10 seconds, or the "
 		  "time given. With --force the device is then taken away, at once with --timeout "

@@ -263,6 +263,7 @@ static const struct {
 	/* and vhost-net's */
 	{ VHOST_GET_FEATURES, C },
 	{ VHOST_SET_OWNER, C },
+	{ VHOST_VSOCK_SET_GUEST_CID, C },
 	{ VHOST_SET_MEM_TABLE, C },
 	{ VHOST_SET_VRING_ERR, C },
 	/* the terminal; given back by whichever thread ends the process */

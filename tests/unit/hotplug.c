@@ -427,6 +427,69 @@ static void sizes(void **state)
 	assert_int_equal(d->disk.sectors, MIB(16) / 512);
 }
 
+/* One of a kind of which a machine has one. */
+static int add(const char *option, const char *value, const int *fds, u32 count)
+{
+	const struct hotplug_addition a = {
+		.option = option, .value = value, .fds = fds, .fd_count = count
+	};
+	const char *id = NULL;
+	int error = hotplug_add(m.hotplug, &a, &id);
+
+	if (!error)
+		assert_string_equal(id, option);
+	return error;
+}
+
+/* Entropy, balloon and vsock come and go too, a vsock with its sockets and the process behind them;
+ * the machine has no second of any, and what is refused leaves nothing. */
+static void one_of_a_kind(void **state)
+{
+	static const char *const ids[] = { "rng", "balloon", "vsock" };
+	char path[96], value[128];
+	u32 files = 0;
+
+	(void)state;
+	config.memory = MIB(64);
+	snprintf(path, sizeof(path), "%s/v", folder);
+	snprintf(value, sizeof(value), "cid=7,unix=%s", path);
+	log_capture(said, sizeof(said));
+	for (u32 n = 0; n < 20; n++) {
+		struct vsock_host host, second;
+		char other[100];
+
+		assert_int_equal(vsock_host_open_for(&host, path), 0);
+		assert_int_equal(add("vsock", value, host.fds, VSOCK_DOORS), 0);
+		assert_int_equal(add("rng", "on,rate=4000", NULL, 0), 0);
+		assert_int_equal(add("balloon", "size=8M", NULL, 0), 0);
+		assert_int_equal(m.device_count, 3);
+		assert_int_equal(m.devices[2]->device->config[1], MIB(8) / 4096 >> 8);
+		snprintf(other, sizeof(other), "%s2", path);
+		assert_int_equal(vsock_host_open_for(&second, other), 0);
+		assert_int_not_equal(add("vsock", value, second.fds, VSOCK_DOORS), 0);
+		assert_non_null(strstr(said, "remove it first"));
+		assert_int_not_equal(add("rng", "on", NULL, 0), 0);
+		assert_int_equal(m.device_count, 3);
+		for (u32 i = 0; i < ARRAY_SIZE(ids); i++) {
+			ask(ids[i], 0, true);
+			run_until(&told);
+			assert_true(told);
+		}
+		assert_int_equal(m.device_count, 0);
+		*said = 0;
+		assert_int_not_equal(add("vsock", value, NULL, 0), 0);
+		assert_non_null(strstr(said, "vmm ctl"));
+		assert_int_not_equal(add("rng", "off", NULL, 0), 0);
+		assert_int_not_equal(add("balloon", "size=65M", NULL, 0), 0);
+		assert_int_not_equal(add("console", "virtio", NULL, 0), 0);
+		assert_int_equal(m.device_count, 0);
+		if (n == 5)
+			files = open_files();
+	}
+	log_capture(NULL, 0);
+	assert_int_equal(open_files(), files);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, machine_up, machine_down)
@@ -441,6 +504,7 @@ int main(void)
 		TEST(only_images_are_taken),
 		TEST(size_changes_under_its_reader),
 		TEST(sizes),
+		TEST(one_of_a_kind),
 	};
 
 	int failed = cmocka_run_group_tests_name("io_uring", tests, NULL, NULL);
