@@ -95,19 +95,39 @@ static void in_done(struct reactor_op *op, s32 result);
 static void out_done(struct reactor_op *op, s32 result);
 static void wait_at(struct virtio_vsock *vsock, enum vsock_door door);
 
+/* One that waits for nothing but the guest's answer to SHUTDOWN, which may never come: it makes
+ * room when all others are in use. */
+static struct vsock_conn *spare(const struct virtio_vsock *vsock)
+{
+	for (u32 i = 0; i < vsock->used_conns; i++) {
+		struct vsock_conn *conn = &vsock->conns[(vsock->spare_at + i) % vsock->used_conns];
+
+		if (conn->state == VSOCK_LINGER && conn->fd < 0 && !conn->due && !conn->listed &&
+		    !conn->read)
+			return conn;
+	}
+	return NULL;
+}
+
 static bool has_room(const struct virtio_vsock *vsock)
 {
-	return vsock->free || vsock->used_conns < VSOCK_CONNECTIONS;
+	return vsock->free || vsock->used_conns < VSOCK_CONNECTIONS || spare(vsock);
 }
 
 static struct vsock_conn *begin(struct virtio_vsock *vsock, enum vsock_state state, u16 type)
 {
-	struct vsock_conn *conn = vsock->free;
+	struct vsock_conn *conn;
 
 	if (!vsock->up || !has_room(vsock)) {
 		counter_add(&vsock->counts.refused, 1);
 		return NULL;
 	}
+	if (!vsock->free && vsock->used_conns == VSOCK_CONNECTIONS) {
+		conn = spare(vsock);
+		vsock->spare_at = (u32)(conn - vsock->conns) + 1;
+		vsock_end(conn, false);
+	}
+	conn = vsock->free;
 	if (conn)
 		vsock->free = conn->hash_next;
 	else

@@ -140,6 +140,7 @@ struct virtio_vsock {
 	struct log_limit lines;
 	struct vsock_counts counts;
 	u32 next_port, closed, used_conns;
+	u32 spare_at; /* which may make room next */
 	_Atomic u32 live; /* connections that are not VSOCK_FREE, and doors that are waited at */
 
 	struct vsock_list lists[VSOCK_LISTS];

@@ -675,6 +675,31 @@ static void thousand(void **state)
 	close(listener);
 }
 
+/* A guest that never answers what is shut has all of its connections again. */
+static void no_answers(void **state)
+{
+	struct fixture *f = vsock_up(state);
+	int listener = listens(f, 5, SOCK_STREAM, 8), fd;
+	u32 port;
+
+	begin(f, 0, 64);
+	for (u32 i = 0; i < VSOCK_CONNECTIONS + 100; i++) {
+		fd = dials(f, i, 5, listener);
+		close(fd);
+		told(f, OP(SHUTDOWN), i, 5);
+	}
+	for (u32 i = 0; i < 100; i++) {
+		fd = calls(f, 9, &port);
+		close(fd);
+		told(f, OP(SHUTDOWN), 9, port);
+	}
+	fd = dials(f, 1, 5, listener); /* the first port again */
+	sends(f, 1, 5, "hello", 5);
+	host_gets(fd, "hello");
+	close(fd);
+	close(listener);
+}
+
 /* In the middle of everything: all connections end, and the next driver knows of none. */
 static void resets(void **state)
 {
@@ -770,8 +795,9 @@ int main(int argc, char **argv)
 		vsock_test(stuck_reader),  vsock_test(bulk),
 		vsock_test(messages),	   vsock_test(wrong_packets),
 		vsock_test(wrong_buffers), vsock_test(storm),
-		vsock_test(thousand),	   vsock_test(resets),
-		vsock_test(caller_goes),   vsock_test(goes),
+		vsock_test(thousand),	   vsock_test(no_answers),
+		vsock_test(resets),	   vsock_test(caller_goes),
+		vsock_test(goes),
 	};
 
 	if (argc > 1)
