@@ -262,13 +262,19 @@ build/bench/datapath-uncounted: tests/bench/datapath.c $(filter-out build/uncoun
 	@echo '  LD    $@'
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(BASE) $(WHOLE) -DUNCOUNTED -o $@ $^ $(LDLIBS) -lcmocka
 
+# A port of the console beside a bare socket: the unit test, without sanitizers.
+build/bench/port: tests/unit/console-bulk.c $(filter-out build/obj/main.o,$(OBJECTS)) | $(LIBRARIES)
+	@mkdir -p $(@D)
+	@echo '  LD    $@'
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(BASE) $(WHOLE) -o $@ $^ $(LDLIBS) -lcmocka
+
 # Static, since it runs in the nested machine too.
 build/start-count: tests/host/start-count.c
 	@mkdir -p $(@D)
 	@echo '  LD    $@'
 	$(Q)$(CC) $(CFLAGS) $(BASE) -D_GNU_SOURCE -static -o $@ $<
 
-bench-programs: build/bench/guest.elf build/bench/guest.flat build/start-count build/bench/vmm-uncounted build/bench/layouts-count.so $(addprefix build/bench/,watch peer limit)
+bench-programs: build/bench/guest.elf build/bench/guest.flat build/start-count build/bench/vmm-uncounted build/bench/layouts-count.so $(addprefix build/bench/,watch peer sockets limit port)
 
 build/vmm.1: build/vmm
 	build/vmm --man >$@

@@ -114,6 +114,11 @@ part_start() { # ROUND
 	fi
 }
 
+part_port() { # ROUND
+	build/bench/port "$1" 2>$out/stderr | grep '^part=' >>$records ||
+		echo "bench: port told nothing: $(tail -n 1 $out/stderr)" >&2
+}
+
 part_grow() { # ROUND
 	local n peer i list
 	[ "$1" -le 3 ] || return 0

@@ -40,5 +40,7 @@ measured("nested"; "Linux guests in the emulated machine";
 	[{name: "a second", key: "rate"}, {name: "p50 us", key: "p50"}, {name: "CPU us each", key: "cpu"}, {name: "share of the time that the VMM took", key: "share"}]),
 measured("nested-count"; "The same, counted";
 	[{name: "system calls", key: "calls"}, {name: "exits", key: "exits"}, {name: "exits to user space", key: "user_exits"}]),
+measured("port"; "A gigabyte through a port of the console over a Unix socket, and through a bare pair of sockets, MiB";
+	[{name: "a second", key: "rate"}]),
 measured("grow"; "Growth";
 	[{name: "a second", key: "rate"}, {name: "first byte, ms", key: "first_ms"}, {name: "page faults", key: "faults"}, {name: "private dirty KiB", key: "dirty_kib"}])

@@ -22,7 +22,7 @@
 enum kind { END, NONE, PIPES, SOCKET, LASTING };
 
 struct console_plan {
-	bool console;
+	bool console, interrupts;
 	enum kind kinds[PORTS];
 };
 
@@ -40,7 +40,8 @@ struct fixture {
 	struct host hosts[PORTS];
 	u32 ports;
 	u64 received[PORTS], pattern[PORTS];
-	char text[KIB(16)]; /* what guest_takes() took */
+	int interrupts[QUEUES]; /* if the plan has them */
+	char text[KIB(16)];	/* what guest_takes() took */
 	u32 text_length;
 };
 
@@ -116,6 +117,8 @@ static inline struct fixture *console_up(void **state, const struct console_plan
 	options.reactors = f->machine.reactors;
 	assert_int_equal(virtio_console_create(&f->console, &options), 0);
 	f->device = virtio_console_device(f->console);
+	for (u16 i = 0; i < f->device->queue_count && plan->interrupts; i++)
+		f->interrupts[i] = driver_interrupt(&f->machine, &f->device->queues[i]);
 	driver_machine_go(&f->machine);
 	*state = f;
 	return f;
@@ -129,6 +132,9 @@ static inline int console_down(void **state)
 	driver_machine_stop(&f->machine);
 	virtio_console_destroy(f->console);
 	driver_machine_down(&f->machine);
+	for (u16 i = 0; i < QUEUES; i++)
+		if (f->interrupts[i])
+			close(f->interrupts[i]);
 	for (u32 i = 0; i < f->ports; i++) {
 		if (f->hosts[i].from_guest >= 0)
 			close(f->hosts[i].from_guest);
