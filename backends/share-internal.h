@@ -29,6 +29,8 @@
 /* What the server is, of descriptors: everything else is closed. */
 #define SHARE_SOCKET 0
 #define SHARE_ROOT   1
+#define SHARE_IN     3 /* pipes */
+#define SHARE_OUT    4
 
 /* Our own attribute of map=mapped: le32 uid, gid, mode. */
 #define SHARE_ATTR "user.vmm.attr"
@@ -66,7 +68,10 @@ struct share_session {
 	bool readonly;
 	enum config_map map;
 	u32 msize; /* 0: no version yet */
-	u16 tag;   /* of the request being served */
+	/* of the request being served */
+	u16 tag;
+	bool by_pipe;
+	u32 piped; /* bytes that are still in the pipe */
 	dev_t dev; /* the root's */
 	u32 fid_count;
 	u64 xattr_bytes;
@@ -115,6 +120,8 @@ static inline void share_put_text(struct share_reply *reply, const char *text, s
 /* The next string of a message, in place and NUL-terminated; *at moves behind it. A name is one
  * component: not empty, `.` or `..`, without `/`. 0 or -errno. */
 int share_text(u8 **at, u8 *end, bool name, char **text);
+/* Takes out of the pipe what of the request is left there; so much room there is. Returns `to`. */
+u8 *share_drain(struct share_session *s, u8 *to);
 /* Syncs on another thread, which then answers the request itself. */
 int share_sync(struct share_session *s, int fd, bool data_only);
 
@@ -145,7 +152,7 @@ int share_own(struct share_session *s, int fd, u32 uid, u32 gid, mode_t mode);
 /* The mode a new file has on the host until share_own(). */
 mode_t share_host_mode(const struct share_session *s, mode_t mode);
 
-/* ---- the handlers: 0, 1 (another thread answers) or -errno ---- */
+/* ---- the handlers: 0, 1 (another thread answers), 2 (data is in the pipe) or -errno ---- */
 
 #define SHARE_HANDLERS(H)                                                                       \
 	H(attach)                                                                               \

@@ -38,6 +38,21 @@ static struct {
 
 static pthread_mutex_t out_lock = PTHREAD_MUTEX_INITIALIZER;
 
+u8 *share_drain(struct share_session *s, u8 *to)
+{
+	for (u8 *at = to; s->piped;) {
+		ssize_t n = read(SHARE_IN, at, s->piped);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			_exit(STATUS_OK); /* the machine is gone */
+		at += n;
+		s->piped -= (u32)n;
+	}
+	return to;
+}
+
 static void send_all(const u8 *bytes, size_t length)
 {
 	ssize_t n;
@@ -264,10 +279,18 @@ static u8 *serve(u8 *message, u32 size, u8 *to)
 	int result;
 
 	session.tag = (u16)share_get(message + 5, 2);
+	session.by_pipe =
+		size == SHARE_IO_HEADER && (type == SHARE_TREAD + 1 || type == SHARE_TWRITE + 1);
+	type -= session.by_pipe;
+	if (session.by_pipe && type == SHARE_TWRITE)
+		session.piped = (u32)share_get(message + SHARE_IO_HEADER - 4, 4);
+	if (session.piped > SHARE_MSIZE)
+		_exit(STATUS_HOST_ERROR);
 	result = run(&session, type, message + SHARE_HEADER, message + size, &reply);
+	share_drain(&session, reply.at); /* of one that failed early */
 	if (result == 1)
 		return to;
-	seal(to, &reply, type, session.tag, result);
+	seal(to, &reply, result == 2 ? type - 1 : type, session.tag, result);
 	return reply.at;
 }
 

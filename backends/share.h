@@ -11,6 +11,19 @@
 
 #define SHARE_MSIZE KIB(512) /* the largest message, either way */
 
+/*
+ * Between machine and server are 9P messages, but for the tag, and for much data: that goes through
+ * two pipes, which the kernel fills with references to pages, so that it is copied once. The
+ * machine decides, as it knows how much room a pipe has, and adds 1 to the type of such a request.
+ * Of a Twrite the data is in the pipe before the message, which then has none. The answer to a
+ * Tread may be as ever, or of type Rread - 1 and without data: its count is in the pipe.
+ */
+#define SHARE_TREAD	116u
+#define SHARE_TWRITE	118u
+#define SHARE_IO_HEADER 23u /* size[4] type[1] tag[2] fid[4] offset[8] count[4] */
+#define SHARE_RREAD	11u /* size[4] type[1] tag[2] count[4] */
+#define SHARE_MUCH	KIB(16)
+
 struct share_config {
 	const char *path;
 	bool readonly;
@@ -20,9 +33,11 @@ struct share_config {
 
 struct share {
 	const char *path;
-	int fd, dup;	      /* the same socket twice: a ring's file has one operation waiting */
-	reactor_file in, out; /* its numbers */
-	int process;	      /* pid */
+	int fd, dup;	       /* the same socket twice: a ring's file has one operation waiting */
+	reactor_file in, out;  /* its numbers */
+	int pipe_out, pipe_in; /* the latter does not wait */
+	u32 slots;	       /* of each: pages that it has room for; 0: they are not used */
+	int process;	       /* pid */
 };
 
 /* Opens the folder and starts its server. config->path is kept by the caller. Logs, 0 or -errno.

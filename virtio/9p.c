@@ -11,6 +11,7 @@
  */
 #include <errno.h>
 #include <endian.h>
+#include <fcntl.h>
 #include <linux/virtio_9p.h>
 #include <stdlib.h>
 #include "virtio/9p.h"
@@ -20,6 +21,7 @@
 #define HEADER		    7u			    /* size[4] type[1] tag[2] */
 #define HEADER_FLUSH	    9u			    /* and oldtag[2] */
 #define ERROR_SIZE	    11u
+#define PAGE		    4096u
 #define NO_TAG		    0xffff
 #define BUFFER		    KIB(8)
 #define PARTS		    1024 /* the kernel takes no more at once (UIO_MAXIOV) */
@@ -42,7 +44,10 @@ struct p9_request {
 	u32 size; /* of the message */
 	u32 room, written;
 	u32 header_size;
-	u8 header[HEADER_FLUSH];
+	u8 header[SHARE_IO_HEADER];
+	u32 piped;  /* how much of its data goes through a pipe, or at most comes */
+	u32 *slots; /* NULL, or whose number is how many pages of that pipe may be in use ... */
+	u32 taken;  /* ... of which these are for it */
 	u16 readable;
 	struct p9_cursor answer;
 	struct iovec iov[CHAIN];
@@ -64,6 +69,9 @@ struct virtio_9p {
 	struct iovec send_iov[PARTS];
 
 	struct reactor_op receive;
+	u32 slots_out, slots_in; /* of the pipes, in use */
+	struct iovec pipe_iov[CHAIN];
+
 	bool receiving;
 	struct p9_request *current; /* whose answer is being read to its place ... */
 	u32 left;		    /* ... of which so much is missing; or of one to be dropped */
@@ -135,6 +143,8 @@ static void complete(struct virtio_9p *p9, struct p9_request *request)
 {
 	if (request->state >= P9_SENDING)
 		p9->out--;
+	if (request->slots)
+		*request->slots -= request->taken;
 	request->state = P9_FREE;
 	request->next = p9->free;
 	p9->free = request;
@@ -193,6 +203,71 @@ static void submit_send(struct virtio_9p *p9)
 
 static void submit_receive(struct virtio_9p *p9);
 
+/* ---- much data, through pipes (backends/share.h) ---- */
+
+/* How many pages the first parts of pipe_iov lie in. */
+static u32 pages(const struct iovec *iov, u32 count)
+{
+	u32 sum = 0;
+
+	for (u32 i = 0; i < count; i++)
+		sum += (u32)(((uintptr_t)iov[i].iov_base % PAGE + iov[i].iov_len + PAGE - 1) /
+			     PAGE);
+	return sum;
+}
+
+/* A Tread or Twrite whose header was read as far as its count; the cursor is behind that. */
+static void choose_pipe(struct virtio_9p *p9, struct p9_request *request, struct p9_cursor cursor)
+{
+	u8 *header = request->header;
+	u32 count = get(header + SHARE_IO_HEADER - 4, 4), taken;
+	bool writes = header[4] == SHARE_TWRITE;
+	u32 *slots = writes ? &p9->slots_out : &p9->slots_in;
+
+	if (count < SHARE_MUCH || count > SHARE_MSIZE ||
+	    request->size - SHARE_IO_HEADER != (writes ? count : 0))
+		return;
+	if (writes)
+		taken = pages(p9->pipe_iov, describe(cursor, count, p9->pipe_iov));
+	else if (request->room - SHARE_RREAD >= count)
+		taken = (get(header + HEADER + 4, 4) % PAGE + count + PAGE - 1) / PAGE;
+	else
+		return;
+	if (*slots + taken > p9->share->slots)
+		return;
+	*slots += taken;
+	request->slots = slots;
+	request->taken = taken;
+	request->piped = count;
+	request->size = SHARE_IO_HEADER;
+	put(header, SHARE_IO_HEADER, 4);
+	header[4]++;
+}
+
+static bool pipe_out(struct virtio_9p *p9, struct p9_request *request, struct p9_cursor cursor)
+{
+	u32 parts = describe(cursor, request->piped, p9->pipe_iov);
+
+	/* all at once: there is room */
+	return vmsplice(p9->share->pipe_out, p9->pipe_iov, parts, SPLICE_F_NONBLOCK) ==
+	       (ssize_t)request->piped;
+}
+
+/* What the pipe has for an answer, to its place. False: less than that. */
+static bool pipe_in(struct virtio_9p *p9, struct p9_request *request, u32 count)
+{
+	u8 header[SHARE_RREAD] = { [4] = SHARE_TREAD + 1 };
+	u32 parts;
+
+	put(header, SHARE_RREAD + count, 4);
+	put(header + 5, request->tag, 2);
+	put(header + HEADER, count, 4);
+	copy(&request->answer, header, SHARE_RREAD, true);
+	request->written = SHARE_RREAD + count;
+	parts = describe(request->answer, count, p9->pipe_iov);
+	return readv(p9->share->pipe_in, p9->pipe_iov, (int)parts) == (ssize_t)count;
+}
+
 /* All that is pending, as far as one operation carries it. */
 static void send_pending(struct virtio_9p *p9)
 {
@@ -203,10 +278,14 @@ static void send_pending(struct virtio_9p *p9)
 		return;
 	while ((request = p9->pending) && parts + 1 + request->readable <= PARTS) {
 		struct p9_cursor cursor = { request->iov, 0 };
-		u8 skipped[HEADER_FLUSH];
+		u8 skipped[SHARE_IO_HEADER];
 
 		p9->send_iov[parts++] = (struct iovec){ request->header, request->header_size };
 		copy(&cursor, skipped, request->header_size, false);
+		if (request->slots == &p9->slots_out && !pipe_out(p9, request, cursor)) {
+			lose(p9, "cannot be reached");
+			return;
+		}
 		parts += describe(cursor, request->size - request->header_size,
 				  &p9->send_iov[parts]);
 		request->state = P9_SENDING;
@@ -302,6 +381,15 @@ static u32 take_answer(struct virtio_9p *p9, u8 *at, u32 length)
 	if (place >= REQUESTS || request->state < P9_SENDING || request->answered ||
 	    size < HEADER || size > SHARE_MSIZE)
 		return 0;
+	if (at[4] == SHARE_TREAD) {
+		u32 count = get(at + HEADER, 4);
+
+		if (request->slots != &p9->slots_in || size != SHARE_RREAD ||
+		    count > request->piped || !pipe_in(p9, request, count))
+			return 0;
+		answered(p9, request);
+		return size;
+	}
 	n = size < length ? size : length;
 	p9->left = size - n;
 	if (size > request->room) {
@@ -335,7 +423,8 @@ static bool take_answers(struct virtio_9p *p9)
 		if (p9->left) { /* of one to be dropped */
 			n = p9->left < p9->have - at ? p9->left : p9->have - at;
 			p9->left -= n;
-		} else if (p9->have - at < HEADER) {
+		} else if (p9->have - at < HEADER ||
+			   (p9->buffer[at + 4] == SHARE_TREAD && p9->have - at < SHARE_RREAD)) {
 			break;
 		} else {
 			n = take_answer(p9, p9->buffer + at, p9->have - at);
@@ -427,7 +516,14 @@ static bool read_header(struct virtio_9p *p9, struct p9_request *request,
 		put(header + HEADER, place_of(p9, get(header + HEADER, 2)), 2);
 		request->header_size = HEADER_FLUSH;
 	}
-	return true;
+	if ((header[4] == SHARE_TREAD || header[4] == SHARE_TWRITE) &&
+	    request->size >= SHARE_IO_HEADER) {
+		copy(&cursor, header + HEADER, SHARE_IO_HEADER - HEADER, false);
+		request->header_size = SHARE_IO_HEADER;
+		choose_pipe(p9, request, cursor);
+	}
+	/* What an answer is called is ours to use (backends/share.h). */
+	return request->slots || (header[4] != SHARE_TREAD + 1 && header[4] != SHARE_TWRITE + 1);
 }
 
 static void begin(struct virtio_9p *p9, struct p9_request *request, const struct vq_buffer *buffer)
@@ -437,6 +533,7 @@ static void begin(struct virtio_9p *p9, struct p9_request *request, const struct
 	request->room = buffer->writable_bytes;
 	request->answer = (struct p9_cursor){ request->iov + buffer->readable, 0 };
 	request->answered = false;
+	request->slots = NULL;
 	request->written = 0;
 	if (!read_header(p9, request, buffer)) {
 		complete_with_error(p9, request, EINVAL);

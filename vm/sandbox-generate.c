@@ -128,6 +128,7 @@ static const struct rule calls[] = {
 	CALL(accept4, R),
 	CALL(shutdown, R),
 	CALL(recvmsg, R),
+	CALL(vmsplice, R), /* to a share's server */
 	CALL_IF(recvfrom, R, 3, LOW, MSG_PEEK | MSG_TRUNC), /* how long is a message? */
 	CALL_IF(socket, N, 0, LOW, AF_UNIX),
 	CALL(connect, N),
@@ -147,6 +148,7 @@ static const struct rule calls[] = {
 	CALL(close, S),
 	CALL(pread64, S),
 	CALL(pwrite64, S),
+	CALL(splice, S),
 	CALL(getdents64, S),
 	CALL(lseek, S),
 	CALL(fstat, S),

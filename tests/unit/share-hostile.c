@@ -294,7 +294,8 @@ static void answers_every_length(void **state)
 	u16 tag;
 
 	for (u32 t = 0; t < 130; t++)
-		for (u32 f = 0; f < ARRAY_SIZE(fill); f++)
+		/* the machine itself says whether there is something in a pipe */
+		for (u32 f = 0; f < (t == SHARE_TWRITE + 1 ? 0 : ARRAY_SIZE(fill)); f++)
 			for (u32 length = 0; length < 72; length += t % 2 ? 24 : 1) {
 				u32 size = htole32(7 + length);
 
@@ -491,7 +492,7 @@ static void has_only_what_it_needs(void **state)
 	while (readdir(dir))
 		count++;
 	closedir(dir);
-	assert_int_equal(count, 2 + 4); /* socket, root, stderr, and the fid ROOT */
+	assert_int_equal(count, 2 + 6); /* socket, root, stderr, pipes, and the fid ROOT */
 }
 
 static bool gone(pid_t pid)

@@ -1,6 +1,7 @@
 /* tsan: the 9P device between a driver and a server, either of which may be hostile: here the test
  * is both, on both engines. */
 #include "tests/unit/driver.h"
+#include <fcntl.h>
 #include <linux/virtio_9p.h>
 #include <sys/socket.h>
 #include "virtio/9p.h"
@@ -17,8 +18,9 @@ struct fixture {
 	struct virtio_9p *p9;
 	struct virtio_device *device;
 	struct driver_ring ring;
-	int interrupt, server;
-	u8 message[MIB(1)]; /* as the server got it */
+	int interrupt, server, pipe_in, pipe_out; /* the server's ends */
+	u32 count;				  /* of a read or write */
+	u8 message[MIB(1)];			  /* as the server got it */
 };
 
 static void begin(struct fixture *f)
@@ -40,7 +42,16 @@ static int up(void **state, bool epoll)
 	driver_machine_up(&f->machine, RAM, 1, epoll);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
 	f->server = ends[1];
-	f->share = (struct share){ .path = "/srv", .fd = ends[0], .dup = dup(ends[0]) };
+	f->share =
+		(struct share){ .path = "/srv", .fd = ends[0], .dup = dup(ends[0]), .slots = 19 };
+	assert_int_equal(pipe(ends), 0);
+	f->pipe_in = ends[0];
+	f->share.pipe_out = ends[1];
+	assert_int_equal(pipe(ends), 0);
+	f->share.pipe_in = ends[0];
+	f->pipe_out = ends[1];
+	fcntl(f->pipe_in, F_SETPIPE_SZ, KIB(128));
+	fcntl(f->pipe_out, F_SETPIPE_SZ, KIB(128));
 	assert_int_equal(write(f->server, "x", 1), 1); /* it is ready */
 	assert_int_equal(share_register(&f->share, f->machine.reactors), 0);
 	options.memory = &f->machine.memory;
@@ -71,11 +82,15 @@ static int down(void **state)
 	struct fixture *f = *state;
 
 	close(f->server);
+	close(f->pipe_in);
+	close(f->pipe_out);
 	virtio_device_power_on(f->device);
 	driver_machine_stop(&f->machine);
 	virtio_9p_destroy(f->p9);
 	close(f->share.fd);
 	close(f->share.dup);
+	close(f->share.pipe_in);
+	close(f->share.pipe_out);
 	driver_machine_down(&f->machine);
 	close(f->interrupt);
 	return 0;
@@ -125,6 +140,8 @@ static int ask_as(struct fixture *f, u32 n, u8 type, u16 tag, u32 claims, u32 si
 	for (u32 i = 0; i < size; i++)
 		at(f, OUT(n))[i] = (u8)(i + n);
 	put_header(at(f, OUT(n)), claims, type, tag);
+	if (size >= SHARE_IO_HEADER && type >= SHARE_TREAD && type <= SHARE_TWRITE + 1)
+		memcpy(at(f, OUT(n)) + SHARE_IO_HEADER - 4, &f->count, 4);
 	memset(at(f, IN(n)), 0xee, room);
 	head = size > first ? driver_add(&f->ring, parts, 4)
 			    : driver_add(&f->ring,
@@ -279,6 +296,106 @@ static void waits_for_a_slow_server(void **state)
 		ended(f, &written);
 }
 
+/* A read or write of `count` bytes: in this many bytes, with this much room. How it came to the
+ * server: its type there. */
+static u8 io(struct fixture *f, u32 n, u8 type, u32 count, u32 size, u32 room)
+{
+	f->count = count;
+	ask_as(f, n, type, (u16)(30 + n), size, size, room);
+	take(f);
+	assert_int_equal(size_of(f->message), f->message[4] & 1 ? SHARE_IO_HEADER : size);
+	if (type != 100)
+		assert_int_equal(size_of(f->message + SHARE_IO_HEADER - 4), count);
+	return f->message[4];
+}
+
+static void answer_read(struct fixture *f, u16 tag, u32 count, u32 there)
+{
+	static u8 bytes[KIB(64)];
+	u8 message[SHARE_RREAD];
+
+	memset(bytes, 0x77, there);
+	assert_int_equal(write(f->pipe_out, bytes, there), there);
+	put_header(message, SHARE_RREAD, SHARE_TREAD, tag);
+	memcpy(message + 7, &count, 4);
+	/* in two pieces, as a stream may be */
+	assert_int_equal(write(f->server, message, 9), 9);
+	usleep(1000);
+	assert_int_equal(write(f->server, message + 9, 2), 2);
+}
+
+static void moves_much_by_pipes(void **state)
+{
+	static const struct {
+		u8 type;
+		u32 count, size, room;
+	} plain[] = {
+		{ SHARE_TREAD, 16383, 23, 40011 },  { SHARE_TREAD, 40000, 23, 40010 },
+		{ SHARE_TREAD, 40000, 24, 40011 },  { SHARE_TREAD, ~0u, 23, 40011 },
+		{ SHARE_TWRITE, 40001, 40023, 64 }, { SHARE_TWRITE, 30000, 40023, 64 },
+	};
+	static u8 bytes[KIB(64)];
+	struct fixture *f = *state;
+	u32 written;
+	u16 tag;
+
+	for (u32 round = 0; round < 20; round++) {
+		assert_int_equal(io(f, 0, SHARE_TWRITE, 40000, 40023, 64), SHARE_TWRITE + 1);
+		assert_int_equal(read(f->pipe_in, bytes, sizeof(bytes)), 40000);
+		for (u32 i = 0; i < 40000; i++)
+			assert_int_equal(bytes[i], (u8)(i + 23));
+		answer(f, tag_of(f->message), 11, 0);
+		ended(f, &written);
+		assert_int_equal(written, 11);
+
+		assert_int_equal(io(f, 0, SHARE_TREAD, 40000, 23, 40011), SHARE_TREAD + 1);
+		answer_read(f, tag_of(f->message), 40000 - round, 40000 - round);
+		ended(f, &written);
+		assert_int_equal(written, 40011 - round);
+		assert_int_equal(size_of(at(f, IN(0))), written);
+		assert_int_equal(at(f, IN(0))[4], SHARE_TREAD + 1);
+		assert_int_equal(tag_of(at(f, IN(0))), 30);
+		assert_int_equal(size_of(at(f, IN(0)) + 7), 40000 - round);
+		for (u32 i = 11; i < written; i++)
+			assert_int_equal(at(f, IN(0))[i], 0x77);
+	}
+	/* the server may answer as ever */
+	assert_int_equal(io(f, 0, SHARE_TREAD, 40000, 23, 40011), SHARE_TREAD + 1);
+	answer(f, tag_of(f->message), 30011, 5);
+	ended(f, &written);
+	assert_int_equal(written, 30011);
+	/* what is small, has no room, or is something else than it says, goes as it is */
+	for (u32 i = 0; i < ARRAY_SIZE(plain); i++) {
+		assert_int_equal(
+			io(f, 0, plain[i].type, plain[i].count, plain[i].size, plain[i].room),
+			plain[i].type);
+		answer(f, tag_of(f->message), 11, 0);
+		ended(f, &written);
+	}
+	/* and so does what a pipe has no room for: of 19 pages each of these takes 10 */
+	assert_int_equal(io(f, 6, SHARE_TWRITE, 40000, 40023, 64), SHARE_TWRITE + 1);
+	tag = tag_of(f->message);
+	assert_int_equal(io(f, 7, SHARE_TWRITE, 40000, 40023, 64), SHARE_TWRITE);
+	assert_int_equal(read(f->pipe_in, bytes, sizeof(bytes)), 40000);
+	answer(f, tag, 11, 0);
+	ended(f, &written);
+	assert_int_equal(io(f, 8, SHARE_TWRITE, 40000, 40023, 64), SHARE_TWRITE + 1);
+}
+
+/* The types that we use between us and the server are not the driver's. */
+static void takes_no_answers_for_requests(void **state)
+{
+	struct fixture *f = *state;
+	u32 written;
+
+	f->count = 40000;
+	for (u8 type = SHARE_TREAD + 1; type <= SHARE_TWRITE + 1; type += 2) {
+		ask_as(f, 0, type, 30, 23, 23, 40011);
+		ended(f, &written);
+		failed_with(f, 0, 30, written, EINVAL);
+	}
+}
+
 /* What a flush is about is known to the server by the place. */
 static void translates_flushes(void **state)
 {
@@ -417,6 +534,28 @@ static void survives_huge_sizes(void **state)
 	survives_answer(*state, SHARE_MSIZE + 1, ~0u);
 }
 
+static void survives_piped_answers(struct fixture *f, u8 type, u32 count, u32 there)
+{
+	io(f, 0, type, 40000, 23, 40011);
+	answer_read(f, tag_of(f->message), count, there);
+	fails_all(f, 1);
+}
+
+static void survives_more_than_was_asked_for(void **state)
+{
+	survives_piped_answers(*state, SHARE_TREAD, 40001, 40001);
+}
+
+static void survives_less_than_was_said(void **state)
+{
+	survives_piped_answers(*state, SHARE_TREAD, 40000, 39999);
+}
+
+static void survives_a_read_that_was_none(void **state)
+{
+	survives_piped_answers(*state, 100, 11, 11);
+}
+
 static void survives_its_death(void **state)
 {
 	struct fixture *f = *state;
@@ -488,6 +627,8 @@ int main(void)
 		both(carries_messages),
 		both(answers_in_any_order),
 		both(waits_for_a_slow_server),
+		both(moves_much_by_pipes),
+		both(takes_no_answers_for_requests),
 		both(translates_flushes),
 		both(refuses_messages_that_are_none),
 		both(needs_room_for_an_answer),
@@ -496,6 +637,9 @@ int main(void)
 		both(survives_wild_tags),
 		both(survives_tiny_sizes),
 		both(survives_huge_sizes),
+		both(survives_more_than_was_asked_for),
+		both(survives_less_than_was_said),
+		both(survives_a_read_that_was_none),
 		both(survives_its_death),
 		both(survives_its_death_halfway),
 		both(finishes_before_a_reset),
