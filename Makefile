@@ -27,7 +27,7 @@ BASE	 := -std=gnu17 -pthread -fno-plt -fno-align-functions $(if $(CLANG),,-fno-a
 archive	  = $(if $(wildcard $(shell $(CC) -print-file-name=lib$(1).a)),build/lib/lib$(1).a,-l$(1))
 LDLIBS	 := $(call archive,uring) -pthread
 # Relative relocations packed: glibc 2.36 and later. One mapping for code and constants: a page of padding and two faults fewer.
-LDFLAGS	 += -Wl,-z,relro,-z,now -Wl,--as-needed -Wl,-z,pack-relative-relocs -Wl,-z,noseparate-code -Wl,--gc-sections -Wl,-O2
+LDFLAGS	 += -Wl,-z,relro,-z,now -Wl,--as-needed -Wl,-z,pack-relative-relocs -Wl,-z,noseparate-code -Wl,--gc-sections
 # The program as a whole: what is called once goes where it is called, 2 % of the size. One partition, since some names are in asm.
 WHOLE	 := $(if $(CLANG),,-flto -flto-partition=none)
 ASAN	 := -O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer

@@ -44,6 +44,8 @@ recipe systemd | sed -n 's/^ExecStart=//p' | sed "$elsewhere" >unit
 ends 'systemd: its command' 5 unit
 check 'systemd: its report' grep -q '"status": 5' unit.json
 check 'systemd: its log' grep -q 'Linux version' unit.log
-recipe gitlab | sed -n 's/^ *- \(vmm run .*\)$/\1/p' >gitlab
+# An emulated CPU's XSAVE is warned about.
+recipe gitlab | sed -n 's/^ *- vmm run \(.*\)$/vmm run --cmdline noxsave \1/p' >gitlab
 ends 'gitlab: its script' 5 gitlab
-head -c 3000 junit.xml
+check 'gitlab: its artifacts' grep -q 'Linux version' console.log
+check 'gitlab: its report' grep -q '<failure type="exit"' junit.xml

@@ -1,5 +1,5 @@
 # `vmm run`: what a run comes to when the kernel, not the command, has the last word; reports; several kernels; ends.
-# bed: timeout=1600 cost=220
+# bed: timeout=1600 cost=245
 
 # vrun WORDS...: see run.sh; here from an image, which any of the kernels can have, unless root= is empty.
 root="--root $assets/root.img" kernel=$assets/vmlinuz-cloud
@@ -84,6 +84,15 @@ is '--fail-on warn' 122
 check 'says which' grep -q '^vmm: warning: WARNING: CPU: 0 ' e
 vrun --fail-on oops -- sh -c 'echo "<0>BUG: a test" >/dev/kmsg'
 is '--fail-on oops' 122
+# One of the kernel's own, and none: without what the emulated CPU is warned about at boot.
+vrun --cmdline noxsave --fail-on warn --report report -- sh -c 'exit 5'
+is '--fail-on warn, and no warning' 5
+check 'none is counted' grep -q '"warnings": 0' report
+vrun --cmdline noxsave --fail-on warn --report report -- sh -c 'echo 1 >/proc/sys/kernel/hung_task_timeout_secs
+	fsfreeze --freeze /; touch /held & sleep 6; fsfreeze --unfreeze /; wait'
+is '--fail-on warn, and a task that hangs' 122
+check 'says which task' grep -q '^vmm: warning: INFO: task touch:[0-9]* blocked for more than' e
+verdict 'its verdict' warning
 
 # Several kernels.
 kernel=$assets/vmlinuz-std
