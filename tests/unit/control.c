@@ -271,10 +271,13 @@ static void the_balloon_is_asked(void **state)
 
 	(void)state;
 	config.memory = MIB(64);
-	expect(fd, "{\"command\":\"balloon\"}", "error", "has none; start it with");
-	expect(fd, "{\"command\":\"balloon\",\"size\":0}", "error", "has none; start it with");
-	d = machine_device_new(&m, MACHINE_BALLOON);
-	assert_int_equal(machine_device_make(&m, d), 0);
+	expect(fd, "{\"command\":\"balloon\"}", "error", "has none; add one");
+	expect(fd, "{\"command\":\"balloon\",\"size\":0}", "error", "has none; add one");
+	expect(fd, "{\"command\":\"add\",\"balloon\":\"size=0\",\"rng\":\"on\"}", "error",
+	       "at a time");
+	expect(fd, "{\"command\":\"add\",\"balloon\":\"size=0\"}", "id", "balloon");
+	expect(fd, "{\"command\":\"add\",\"balloon\":\"size=0\"}", "error", "remove it first");
+	d = hotplug_find(m.hotplug, "balloon");
 	expect(fd, "{\"command\":\"balloon\",\"size\":67108865}", "error", "give 0 to that");
 	expect(fd, "{\"command\":\"balloon\",\"size\":-1}", "error", "give 0 to that");
 	expect(fd, "{\"command\":\"balloon\",\"size\":\"1M\"}", "error", "Expected integer");
