@@ -66,6 +66,9 @@ vm="--kernel $assets/vmlinuz-cloud"
 	: >regular
 	refuse 'a socket path that is a file' 1 'no socket' $vm --port "name=x,unix=$work/regular"
 	check 'which stays' [ -f regular ]
+	socat "UNIX-LISTEN:$work/taken" STDOUT 2>/dev/null &
+	until [ -S taken ]; do sleep 0.1; done
+	refuse 'a socket path of somebody else' 1 'another machine listens' $vm --port "name=x,unix=$work/taken"
 	: >p2.in
 	refuse 'a pipe that is a file' 1 'named pipes' $vm --port "name=x,pipe=$work/p2"
 	refuse 'a file in a folder that is not there' 1 'No such file' $vm --port name=x,file=/nowhere/x

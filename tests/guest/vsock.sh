@@ -46,11 +46,19 @@ boot() { # NAME VSOCK-WORDS SCRIPT-FILE OPTIONS...
 	wait_console '^@ready' 150 || fail "$name" 'the guest is not ready'
 }
 { echo "$lib"; echo "$few"; } >few
+# The same with socat at the other end of ours, whose half-close is the end of what it has read.
+{ echo "$lib"; cat <<'X'; echo "$few"; } >few-socat
+socat -t 30 VSOCK-LISTEN:11 SYSTEM:'tr a-z A-Z' &
+same 'socat to the host' "$(echo from the guest | socat -t 30 - VSOCK-CONNECT:2:104)" 'FROM THE GUEST'
+X
+socat_listens() { socat -t 30 "$1" SYSTEM:'tr a-z A-Z' & }
 in_small() { # NAME VSOCK-WORDS OPTIONS...
 	name=$1
 	words=$2
 	shift 2
-	boot "$name" "unix=$v$words" few "$@"
+	boot "$name" "unix=$v$words" "few${with_socat:-}" "$@"
+	[ -z "${with_socat:-}" ] || same "$name: socat to the guest" \
+		"$({ echo CONNECT 11; echo from the host; } | socat -t 30 - "UNIX-CONNECT:$v" | grep -v '^OK [0-9]*$')" 'FROM THE HOST'
 	check "$name: bulk to the guest" vsock bulk "unix:$v:7" 1
 	check "$name: messages to the guest" vsock messages "unix:$v.seq:8"
 	same "$name: nobody listens in the guest" "$(vsock refused "unix:$v:99")" 'Connection refused'
@@ -60,7 +68,8 @@ in_small() { # NAME VSOCK-WORDS OPTIONS...
 	# Linux notifies of each packet that finds no room, whatever it was asked for
 	same "$name: vmm says nothing" "$(grep -v -e io_uring -e kick-suppressed "$err")" ''
 }
-in_small plain '' --
+socat_listens "UNIX-LISTEN:${v}_104"
+with_socat=-socat in_small plain '' root=ro --
 in_small packed ,packed,in-order --
 in_small lines ,vectors=0 --
 in_small strict '' -- --strict warn
@@ -117,13 +126,25 @@ sleep 1
 echo '@remove'
 wait $job
 same 'the device goes' "$(grep -cE 'vsock:' /tmp/gone)" 1
+until vsock bulk vsock:2:103 1 >/dev/null; do sleep 0.1; done
+ok 'another comes'
+modprobe virtio_rng
+until dd if=/dev/hwrng of=/dev/null bs=64 count=1; do sleep 0.1; done 2>/dev/null
+ok 'so does one for entropy'
+over
 X
 vsock echo "unix:${v}_103" >/dev/null &
-boot gone "unix=$v" gone -- --control "$work/control"
+boot gone "unix=$v" gone -- --rng off --control "$work/control"
 kill $echo_pid
 finish "unix:$v:9"
 wait_console '^@remove' 60
 check 'the device is taken away' "$vmm" ctl "$work/control" remove vsock
+same 'another is given' "$("$vmm" ctl "$work/control" add vsock "cid=6,unix=$v" 2>&1)" vsock
+same 'a third is refused' "$("$vmm" ctl "$work/control" add vsock "cid=7,unix=$v.3" 2>&1 | grep -c 'remove it first')" 1
+same 'entropy, too' "$("$vmm" ctl "$work/control" add rng on,layout=legacy 2>&1)" rng
+wait_console '^ok so does one' 60
+check 'to the guest through the other' vsock bulk "unix:$v:7" 1
+finish "unix:$v:9"
 wait_guest
 guest_results gone
 serve_unix
@@ -135,6 +156,8 @@ k="--kernel $assets/vmlinuz-cloud"
 # shellcheck disable=SC2086
 {
 	refuse 'a path that exists' 1 'File exists|in use.*another path' $k --vsock "cid=5,unix=$work/file"
+	: >"$work/half.seq"
+	refuse 'half of it exists' 1 'half.seq: .*another path' $k --vsock "cid=5,unix=$work/half"
 	refuse 'a path where nothing can be' 1 'can be written' $k --vsock "cid=5,unix=$work/none/v"
 	refuse 'a path too long' 2 'too long' $k --vsock "cid=5,unix=/$(printf '%0100d' 0)"
 	refuse 'the host'\''s CID' 2 'cid' $k --vsock "cid=2,unix=$v"
@@ -155,7 +178,8 @@ vsock echo vsock:101 seq >/dev/null &
 in_kernel() { # NAME OPTIONS...
 	name=$1
 	shift
-	boot "$name" vhost=on few "$@"
+	boot "$name" vhost=on "few${with_socat:-}" "$@"
+	[ -z "${with_socat:-}" ] || same "$name: socat to the guest" "$(echo from the host | socat -t 30 - VSOCK-CONNECT:5:11)" 'FROM THE HOST'
 	check "$name: bulk to the guest" vsock bulk vsock:5:7 1
 	check "$name: messages to the guest" vsock messages vsock:5:8
 	# shellcheck disable=SC2086
@@ -168,7 +192,8 @@ in_kernel() { # NAME OPTIONS...
 	same "$name: by vhost-vsock, and nothing by vmm" "$(grep -o '"served_by":"[^"]*"' "$work/device")$(grep -o '"buffers":[0-9]*' "$work/device" |
 		sort -u | tr '\n' ' ')" '"served_by":"vhost-vsock""buffers":0 '
 }
-in_kernel vhost --
+socat_listens VSOCK-LISTEN:104
+with_socat=-socat in_kernel vhost root=ro --
 in_kernel vhost-lines append=pci=nomsi --
 { echo "$lib"; cat <<'X'; } >rebind
 d=$(basename $(readlink -f /sys/bus/virtio/drivers/vmw_vsock_virtio_transport/virtio*))
