@@ -125,24 +125,28 @@ static void tell(const struct packing *p)
 	fputc('\n', stderr);
 }
 
+static int refuse(const struct packing *p, const char *place, const char *why)
+{
+	log_line("%s: cannot be packed in %s: %s; give a place with more room by TMPDIR, or a "
+		 "smaller root by --root",
+		 p->folder, place, why);
+	return -EIO;
+}
+
 static int judge(const struct packing *p, int status, const char *place)
 {
-	if (WIFEXITED(status) && !WEXITSTATUS(status)) {
+	if (!status) {
 		if (p->shown)
 			tell(p);
 		return 0;
 	}
-	if (WIFEXITED(status) && WEXITSTATUS(status) == NOT_STARTED)
-		log_line(
-			"%s: this kernel has no 9p, and there is no mksquashfs here to pack it by; "
-			"`sudo apt install squashfs-tools`",
-			p->folder);
-	else
-		log_line(
-			"%s: cannot be packed in %s: %s; give a place with more room by TMPDIR, or "
-			"a smaller root by --root",
-			p->folder, place,
-			WIFSIGNALED(status) ? strsignal(WTERMSIG(status)) : p->why);
+	if (WIFSIGNALED(status))
+		return refuse(p, place, strsignal(WTERMSIG(status)));
+	if (WEXITSTATUS(status) != NOT_STARTED)
+		return refuse(p, place, p->why);
+	log_line("%s: this kernel has no 9p, and there is no mksquashfs here to pack it by; `sudo "
+		 "apt install squashfs-tools`",
+		 p->folder);
 	return -EIO;
 }
 
@@ -162,7 +166,7 @@ int pack_folder(const char *folder, bool root, int parent)
 		error = -errno;
 	close(says[1]);
 	if (error < 0) {
-		log_line("%s: cannot be packed in %s: %s", folder, place, strerror(-error));
+		refuse(&p, place, strerror(-error));
 	} else {
 		follow(&p, says[0], parent);
 		waitpid(pid, &status, 0);

@@ -19,4 +19,11 @@
 #define SANDBOX_VMCORE	    0x7eed0003u /* that of sandbox_allow_vmcore() */
 #define SANDBOX_GUEST_DEBUG 0x7eed0004u /* KVM_SET_GUEST_DEBUG, by sandbox_allow_gdb() */
 
+/* The names of system calls, from 0 on, in codes of so many bits, the lowest first: 1 to 26 are
+ * letters, 0 ends a name. */
+#define CALL_NAMES	512
+#define CALL_NAME_BITS	5
+#define CALL_NAME_LINE	27 /* _ */
+#define CALL_NAME_DIGIT 28 /* the next code is one */
+
 #endif

@@ -128,7 +128,7 @@ static const struct rule calls[] = {
 	CALL(accept4, R),
 	CALL(shutdown, R),
 	CALL(recvmsg, R),
-	CALL(vmsplice, R), /* to a share's server */
+	CALL(vmsplice, R),				    /* to a share's server */
 	CALL_IF(recvfrom, R, 3, LOW, MSG_PEEK | MSG_TRUNC), /* how long is a message? */
 	CALL_IF(socket, N, 0, LOW, AF_UNIX),
 	CALL(connect, N),
@@ -282,8 +282,6 @@ static const struct {
 	{ FIONREAD, M },
 };
 
-#define MAX_CALLS 512
-
 static int add_rules(scmp_filter_ctx filter, unsigned int kind)
 {
 	int error = 0;
@@ -337,6 +335,38 @@ static int print_program(unsigned int kind)
 	return error;
 }
 
+static u32 bits, bit_count;
+
+static void print_code(u32 code)
+{
+	bits |= code << bit_count;
+	for (bit_count += CALL_NAME_BITS; bit_count >= 8; bit_count -= 8, bits >>= 8)
+		printf("%u,", bits & 0xff);
+}
+
+/* For the signal handler, which tells of a forbidden call by its name: one after the other, packed.
+ */
+static void print_names(void)
+{
+	printf("static const u8 call_names[] = {\n");
+	for (int call = 0; call < CALL_NAMES; call++) {
+		char *name = seccomp_syscall_resolve_num_arch(SCMP_ARCH_NATIVE, call);
+
+		for (const char *c = name ? name : ""; *c; c++)
+			if (*c >= '0' && *c <= '9') {
+				print_code(CALL_NAME_DIGIT);
+				print_code((u32)(*c - '0'));
+			} else {
+				print_code(*c == '_' ? CALL_NAME_LINE : (u32)(*c - 'a') + 1);
+			}
+		print_code(0);
+		printf("\n");
+		free(name);
+	}
+	/* what is left, and a byte more, as two are read at a time */
+	printf("%u, 0 };\n", bits);
+}
+
 int main(void)
 {
 	for (unsigned int kind = 0; kind < SANDBOX_PROGRAMS; kind++) {
@@ -347,15 +377,6 @@ int main(void)
 			return 1;
 		}
 	}
-	/* For the signal handler, which tells of a forbidden call by its name: one after the other.
-	 */
-	printf("static const char call_names[] =\n");
-	for (int call = 0; call < MAX_CALLS; call++) {
-		char *name = seccomp_syscall_resolve_num_arch(SCMP_ARCH_NATIVE, call);
-
-		printf("\t\"%s\\0\"\n", name ? name : "");
-		free(name);
-	}
-	printf(";\n");
+	print_names();
 	return fflush(stdout) || ferror(stdout);
 }

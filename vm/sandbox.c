@@ -51,15 +51,6 @@ static __thread volatile sig_atomic_t violations;
 
 /* ---- telling of a violation; async-signal-safe ---- */
 
-static const char *call_name(unsigned long call)
-{
-	const char *name = call_names;
-
-	while (call-- && name < call_names + sizeof(call_names) - 1)
-		name += strlen(name) + 1;
-	return *name ? name : "unknown";
-}
-
 struct text {
 	char bytes[256];
 	size_t length;
@@ -83,6 +74,36 @@ static void put_number(struct text *text, u64 n, unsigned int base)
 	put(text, &digits[at]);
 }
 
+/* The next code of the names, 0 behind the last. */
+static u32 name_code(u32 *at)
+{
+	u32 bit = (*at)++ * CALL_NAME_BITS, byte = bit / 8;
+
+	if (byte + 2 > sizeof(call_names))
+		return 0;
+	return (u32)(call_names[byte] | call_names[byte + 1] << 8) >> bit % 8 &
+	       ((1 << CALL_NAME_BITS) - 1);
+}
+
+static void put_call_name(struct text *text, u32 call)
+{
+	size_t before = text->length;
+	u32 at = 0, code;
+
+	call = call < CALL_NAMES ? call : CALL_NAMES;
+	while (call)
+		call -= !name_code(&at);
+	while ((code = name_code(&at))) {
+		char c = code == CALL_NAME_DIGIT  ? (char)('0' + name_code(&at))
+			 : code == CALL_NAME_LINE ? '_'
+						  : (char)('a' + code - 1);
+
+		put(text, (char[]){ c, '\0' });
+	}
+	if (text->length == before)
+		put(text, "unknown");
+}
+
 static void on_sigsys(int signal_number, siginfo_t *info, void *context)
 {
 	const ucontext_t *uc = context;
@@ -99,7 +120,7 @@ static void on_sigsys(int signal_number, siginfo_t *info, void *context)
 		strcpy(name, "unknown");
 	put(&text, name);
 	put(&text, ": forbidden system call ");
-	put(&text, call_name(call));
+	put_call_name(&text, call);
 	put(&text, " (");
 	put_number(&text, call, 10);
 	put(&text, ", arguments 0x");
