@@ -20,4 +20,5 @@ if [ -n "${tap:-}" ]; then
 else
 	set -- "$@" --network mode=none
 fi
+[ -z "${vsock:-}" ] || set -- "$@" --vsock 5
 exec "${kvmtool:-lkvm}" run "$@"

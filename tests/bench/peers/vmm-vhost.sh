@@ -1,4 +1,4 @@
 #!/bin/sh
-# vmm with its network in the host's kernel.
-export net_more=,vhost=on
+# vmm with its network, or its vsock, in the host's kernel.
+export net_more=,vhost=on ${vsock:+vsock=vhost=on}
 exec sh "${0%/*}/vmm.sh"

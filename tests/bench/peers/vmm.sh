@@ -10,5 +10,6 @@ for d in ${disks:-}; do
 	esac
 done
 [ -z "${tap:-}" ] || set -- "$@" --net "$tap,mac=02:00:00:00:00:02${net_more:-}"
+[ -z "${vsock:-}" ] || set -- "$@" --vsock "cid=5,$vsock"
 # shellcheck disable=SC2086
 exec ${vmm:-build/vmm} "$@" ${more:-}
