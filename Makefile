@@ -12,6 +12,8 @@ CC		:= gcc
 endif
 CLANG		:= $(findstring clang,$(CC))
 IASL		?= iasl
+# xz(1) with the least around what is packed
+XZ		:= xz -c --format=xz --check=none
 PREFIX		?= /usr/local
 DESTDIR		?=
 VERSION		:= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
@@ -69,17 +71,17 @@ build/vmm: $(OBJECTS) $(LIBRARIES)
 	@echo '  LD    $@'
 	$(Q)$(CC) $(CFLAGS) $(BASE) $(WHOLE) $(LDFLAGS) -o $@ $(OBJECTS) $(LDLIBS)
 
-build/obj/%.o: %.c | build/generated
+build/obj/%.o: %.c Makefile | build/generated
 	@mkdir -p $(@D)
 	@echo '  CC    $@'
 	$(Q)$(CC) $(CPPFLAGS) -Ibuild/obj $(CFLAGS) $(BASE) $(WHOLE) -MMD -MP -c -o $@ $<
 
-build/asan/%.o: %.c | build/generated
+build/asan/%.o: %.c Makefile | build/generated
 	@mkdir -p $(@D)
 	@echo '  CC    $@'
 	$(Q)$(CC) $(CPPFLAGS) -Ibuild/asan $(ASAN) $(BASE) -MMD -MP -c -o $@ $<
 
-build/tsan/%.o: %.c | build/generated
+build/tsan/%.o: %.c Makefile | build/generated
 	@mkdir -p $(@D)
 	@echo '  CC    $@'
 	$(Q)$(CC) $(CPPFLAGS) -Ibuild/tsan $(TSAN) $(BASE) -MMD -MP -c -o $@ $<
@@ -108,20 +110,20 @@ build/run-init: $(wildcard run/init/*) run/protocol.h
 		-o $@ $(wildcard run/init/*.c)
 
 # Packed it is half as large.
-build/run-init.gz: build/run-init
-	$(Q)gzip -9nc $< >$@
+build/run-init.xz: build/run-init
+	$(Q)$(XZ) --x86 --lzma2=preset=9e,dict=64KiB,pb=0 $< >$@
 
-build/obj/run/initramfs.o build/asan/run/initramfs.o build/tsan/run/initramfs.o build/uncounted/run/initramfs.o: build/run-init.gz
+build/obj/run/initramfs.o build/asan/run/initramfs.o build/tsan/run/initramfs.o build/uncounted/run/initramfs.o: build/run-init.xz
 
 # --help and the man page, from the options' table, whose texts are only there for this program.
 build/pages-generate: vm/pages-generate.c $(wildcard vm/config*.c vm/config*.h) vm/log.c vm/end.h build/version.h
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(BASE) -DPAGES -o $@ $(filter %.c,$^)
 
-build/pages.gz: build/pages-generate
+build/pages.xz: build/pages-generate
 	@echo '  GEN   $@'
-	$(Q)$< | gzip -9n >$@
+	$(Q)$< | $(XZ) --lzma2=preset=9e,dict=64KiB,lc=4,pb=0 >$@
 
-build/obj/machine/pages.o build/asan/machine/pages.o build/tsan/machine/pages.o build/uncounted/machine/pages.o: build/pages.gz
+build/obj/machine/pages.o build/asan/machine/pages.o build/tsan/machine/pages.o build/uncounted/machine/pages.o: build/pages.xz
 
 build/version.h: FORCE
 	@mkdir -p $(@D)
@@ -237,7 +239,7 @@ build/bench/%.so: tests/bench/%.c
 	$(Q)$(CC) $(CFLAGS) $(BASE) -shared -fPIC -o $@ $<
 
 # vmm that counts nothing, to show what counting costs.
-build/uncounted/%.o: %.c | build/generated
+build/uncounted/%.o: %.c Makefile | build/generated
 	@mkdir -p $(@D)
 	@echo '  CC    $@'
 	$(Q)$(CC) $(CPPFLAGS) -Ibuild/obj -DUNCOUNTED $(CFLAGS) $(BASE) $(WHOLE) -MMD -MP -c -o $@ $<

@@ -12,7 +12,7 @@
 #include "vm/log.h"
 
 __asm__(".section .rodata\n"
-	"pages: .incbin \"build/pages.gz\"\n"
+	"pages: .incbin \"build/pages.xz\"\n"
 	"pages_end:\n"
 	".previous\n");
 extern const u8 pages[], pages_end[];

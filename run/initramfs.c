@@ -15,7 +15,7 @@
 
 /* made from run/init/ */
 __asm__(".section .rodata\n"
-	"run_init: .incbin \"build/run-init.gz\"\n"
+	"run_init: .incbin \"build/run-init.xz\"\n"
 	"run_init_end:\n"
 	".previous\n");
 extern const u8 run_init[], run_init_end[];
