@@ -276,7 +276,7 @@ build/start-count: tests/host/start-count.c
 	@echo '  LD    $@'
 	$(Q)$(CC) $(CFLAGS) $(BASE) -D_GNU_SOURCE -static -o $@ $<
 
-bench-programs: build/bench/guest.elf build/bench/guest.flat build/start-count build/bench/vmm-uncounted build/bench/layouts-count.so $(addprefix build/bench/,watch peer sockets limit port)
+bench-programs: build/bench/guest.elf build/bench/guest.flat build/start-count build/bench/vmm-uncounted build/bench/layouts-count.so $(addprefix build/bench/,watch peer files sockets limit port)
 
 build/vmm.1: build/vmm
 	build/vmm --man >$@

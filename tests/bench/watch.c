@@ -8,12 +8,12 @@
  * and
  *
  *   wall_us            of the section
- *   cpu_ns             CPU of the VMM's threads, without those of virtual CPUs; vhost's workers
- * included vcpu_ns            CPU of the threads of virtual CPUs outside the guest, as the kernel's
- * ticks have it others_pct         CPU that neither the VMM nor `-a` processes used, in percent of
- * one CPU calls, exits, user_exits   (-c) system calls of all the VMM's threads; exits from the
- * guest; those that reached user space dirty_kib          (-m) private dirty memory, without the
- * guest's MIB of RAM
+ *   cpu_ns             CPU of the VMM's threads, without those of virtual CPUs; a share's server,
+ * vhost's workers included vcpu_ns            CPU of the threads of virtual CPUs outside the guest,
+ * as the kernel's ticks have it others_pct         CPU that neither the VMM nor `-a` processes
+ * used, in percent of one CPU calls, exits, user_exits   (-c) system calls of all the VMM's
+ * threads; exits from the guest; those that reached user space dirty_kib          (-m) private
+ * dirty memory, without the guest's MIB of RAM
  *
  * `DONE` on the console ends it all.
  *
@@ -106,6 +106,18 @@ static void each_thread(pid_t pid, void (*f)(pid_t pid, pid_t tid, void *arg), v
 			f(pid, atoi(e->d_name), arg);
 	if (d)
 		closedir(d);
+}
+
+/* The same for the VMM's threads and those of its processes: a share's server is one. */
+static void each_of_vmm(void (*f)(pid_t pid, pid_t tid, void *arg), void *arg)
+{
+	char path[64], text[256], *at = text, *end;
+
+	each_thread(child, f, arg);
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", child, child);
+	slurp(path, text, sizeof(text));
+	for (pid_t pid; (pid = (pid_t)strtol(at, &end, 10)) > 0; at = end)
+		each_thread(pid, f, arg);
 }
 
 static bool is_vcpu(pid_t pid, pid_t tid)
@@ -201,7 +213,7 @@ static struct sample look(void)
 	struct sample s = { .at_ns = now_ns() };
 
 	add_machine(&s);
-	each_thread(child, add_thread, &s);
+	each_of_vmm(add_thread, &s);
 	add_vhost(&s);
 	each_thread(getpid(), add_aux, &s.aux_ns);
 	for (int i = 0; i < aux_count; i++)
@@ -335,9 +347,9 @@ static void begin_section(const char *said)
 {
 	snprintf(ready_words, sizeof(ready_words), "%s", said);
 	if (pinning)
-		each_thread(child, pin, NULL);
+		each_of_vmm(pin, NULL);
 	if (counting)
-		each_thread(child, count_thread, NULL);
+		each_of_vmm(count_thread, NULL);
 	before = look();
 }
 

@@ -15,4 +15,5 @@ for d in ${disks:-}; do
 done
 [ -z "${tap:-}" ] || set -- "$@" -netdev "tap,id=n,ifname=$tap,script=no,downscript=no,vhost=${vhost:-off}" \
 	-device virtio-net-pci,netdev=n,mac=02:00:00:00:00:02,romfile=,rx_queue_size=1024,tx_queue_size=256
+[ -z "${share:-}" ] || set -- "$@" -fsdev "local,id=s,path=$share,security_model=none" -device virtio-9p-pci,fsdev=s,mount_tag=share
 exec qemu-system-x86_64 "$@"

@@ -11,5 +11,6 @@ for d in ${disks:-}; do
 done
 [ -z "${tap:-}" ] || set -- "$@" --net "$tap,mac=02:00:00:00:00:02${net_more:-}"
 [ -z "${vsock:-}" ] || set -- "$@" --vsock "cid=5,$vsock"
+[ -z "${share:-}" ] || set -- "$@" --share "$share,tag=share"
 # shellcheck disable=SC2086
 exec ${vmm:-build/vmm} "$@" ${more:-}
