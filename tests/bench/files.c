@@ -5,7 +5,9 @@
  *   files list FOLDER COUNT                         a whole folder's names, as many times
  *   files write|read FILE MIB                       in blocks of 1 MiB, from its beginning
  *
- * and then a line for watch.c: RESULT ops=N us=N; an operation is a file, a name, or a MiB.
+ * and then a line for watch.c: RESULT ops=N us=N; an operation is a file, a name, or a MiB. With
+ * MARKS in the environment a plugin of the emulation (layouts-count.c) is told where each
+ * operation, or list, ends.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -19,7 +21,15 @@
 
 #define BLOCK (1u << 20)
 
+/* NOPs between which a plugin of the emulation counts. */
+#define MARK(n)                                                                               \
+	do {                                                                                  \
+		if (marks)                                                                    \
+			__asm__ volatile(".byte 0x0f, 0x1f, 0x80, " #n ", 0x00, 0x79, 0x6c"); \
+	} while (0)
+
 static const char *folder;
+static int marks;
 static char block[BLOCK] __attribute__((aligned(4096)));
 
 static void fail(const char *what)
@@ -85,9 +95,11 @@ static long stream(int mib, int writing)
 
 	if (fd < 0)
 		fail("open");
-	for (int i = 0; i < mib; i++)
+	for (int i = 0; i < mib; i++) {
 		if ((writing ? write(fd, block, BLOCK) : read(fd, block, BLOCK)) != BLOCK)
 			fail(writing ? "write" : "read");
+		MARK(2);
+	}
 	close(fd);
 	return mib;
 }
@@ -122,15 +134,22 @@ int main(int argc, char **argv)
 	for (size_t i = 0; i < sizeof(each) / sizeof(each[0]); i++)
 		if (!strcmp(argv[1], each[i].name))
 			f = each[i].each;
+	marks = getenv("MARKS") != NULL;
 	began = now_us();
+	MARK(1);
 	if (f)
-		for (int i = 0; i < count; i++)
+		for (int i = 0; i < count; i++) {
 			f(i);
+			MARK(2);
+		}
 	else if (!strcmp(argv[1], "list"))
-		for (ops = 0; count--;)
+		for (ops = 0; count--;) {
 			ops += list();
+			MARK(2);
+		}
 	else
 		ops = stream(count, argv[1][0] == 'w');
+	MARK(3);
 	printf("RESULT ops=%ld us=%ld\n", ops, now_us() - began);
 	return 0;
 }

@@ -25,7 +25,9 @@ def of_its_work($idle; $what): if .part != "nested-count" then .[$what] - (if $w
 	else .[$what] - $idle[.vmm][$what] end | [., 0] | max;
 
 # What a run tells, in the units that tables have.
-def measures($idle): (if (.ops // 0) > 0 then {
+def measures($idle): (if .guest_p50 then {guest: (.guest_p50 / 1e3), kernel: (.kernel_p50 / 1e3), programs: (.vmm_p50 / 1e3),
+		total: ((.guest_p50 + .kernel_p50 + .vmm_p50) / 1e3), exits: .exits_p50, user_exits: .user_p50}
+	elif (.ops // 0) > 0 then {
 		rate: (.ops * 1e6 / .us),
 		p50: (if (.p50_ns // 0) > 0 then .p50_ns / 1000 else null end),
 		p99: (if (.p99_ns // 0) > 0 then .p99_ns / 1000 else null end),
@@ -45,7 +47,7 @@ def key: .part + "/" + .case;
 ($machine | split("\n") | map(capture("^(?<key>[^=]+)=(?<value>.*)$")) | from_entries) as $machine
 | [inputs | pairs | select(.part) | . + {disturbed: (((.others_pct // 0) + (.stolen_pct // 0) + (.host_others_pct // 0) > 25) and (.part | endswith("count") | not))}] as $runs
 | ([$runs[] | select(.part == "nested-count" and .case == "none" and .user_exits) | {key: .vmm, value: .}] | from_entries) as $idle
-| [$runs[] | select(.case != "none") | select((.errors // 0) == 0) | select((.disturbed | not) or $machine.noisy != "")
+| [$runs[] | select(.case != "none") | select((.errors // 0) == 0) | select((.disturbed | not) or .noisy or $machine.noisy != "")
 	| . + {m: measures($idle)}] as $good
 | ($good | group_by(key) | map({key: (.[0] | key), value: (group_by(.vmm) | map({key: .[0].vmm, value: .}) | from_entries)})
 	| from_entries) as $by

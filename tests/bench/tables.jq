@@ -36,6 +36,8 @@ measured("boot"; "Exec to the first user-space line, and the private memory beyo
 	[{name: "ms", key: "first_ms"}, {name: "private dirty KiB", key: "dirty_kib"}]),
 measured("boot-count"; "The same, counted by the emulation: millions of instructions, and exits";
 	[{name: "all", key: "total"}, {name: "of the guest", key: "guest"}, {name: "of the kernel with KVM", key: "kernel"}, {name: "of programs", key: "programs"}, {name: "exits", key: "exits"}, {name: "exits to user space", key: "user_exits"}]),
+measured("share-count"; "A shared folder, counted by the emulation: thousands of instructions for a file, a list of 4000 or a MiB, and exits (medians)";
+	[{name: "all", key: "total"}, {name: "of the guest", key: "guest"}, {name: "of the kernel with KVM", key: "kernel"}, {name: "of programs", key: "programs"}, {name: "exits", key: "exits"}, {name: "exits to user space", key: "user_exits"}]),
 measured("nested"; "Linux guests in the emulated machine";
 	[{name: "a second", key: "rate"}, {name: "p50 us", key: "p50"}, {name: "CPU us each", key: "cpu"}, {name: "share of the time that the VMM took", key: "share"}]),
 measured("nested-count"; "The same, counted";
