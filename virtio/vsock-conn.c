@@ -12,18 +12,15 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define STRIDE	   (VSOCK_ROOM + VSOCK_MARKS)
-#define PORT_FIRST 0x40000000u /* of those that clients of the host's get */
-#define PORT_LAST  0x7fffffffu
-#define FULL	   (VSOCK_ROOM / 4) /* a guest is told of so much more credit at once */
-#define RELEASES   64		    /* sockets closed until rings are made to let go of them */
-#define TOUCHED	   KIB(16)	    /* of a room that may stay in memory */
+#define STRIDE	 (VSOCK_ROOM + VSOCK_MARKS)
+#define FULL	 (VSOCK_ROOM / 4) /* a guest is told of so much more credit at once */
+#define RELEASES 64		  /* sockets closed until rings are made to let go of them */
+#define TOUCHED	 KIB(16)	  /* of a room that may stay in memory */
 
 /* ---- lists ---- */
 
@@ -68,7 +65,7 @@ struct vsock_conn *vsock_find(struct virtio_vsock *vsock, u32 guest_port, u32 ho
 	return conn;
 }
 
-static void hash(struct vsock_conn *conn)
+void vsock_hash(struct vsock_conn *conn)
 {
 	struct vsock_conn **bucket = bucket_of(conn->vsock, conn->guest_port, conn->host_port);
 
@@ -93,7 +90,6 @@ static void unhash(struct vsock_conn *conn)
 
 static void in_done(struct reactor_op *op, s32 result);
 static void out_done(struct reactor_op *op, s32 result);
-static void wait_at(struct virtio_vsock *vsock, enum vsock_door door);
 
 /* One that waits for nothing but the guest's answer to SHUTDOWN, which may never come: it makes
  * room when all others are in use. */
@@ -109,16 +105,16 @@ static struct vsock_conn *spare(const struct virtio_vsock *vsock)
 	return NULL;
 }
 
-static bool has_room(const struct virtio_vsock *vsock)
+bool vsock_has_room(const struct virtio_vsock *vsock)
 {
 	return vsock->free || vsock->used_conns < VSOCK_CONNECTIONS || spare(vsock);
 }
 
-static struct vsock_conn *begin(struct virtio_vsock *vsock, enum vsock_state state, u16 type)
+struct vsock_conn *vsock_begin(struct virtio_vsock *vsock, enum vsock_state state, u16 type)
 {
 	struct vsock_conn *conn;
 
-	if (!vsock->up || !has_room(vsock)) {
+	if (!vsock->up || !vsock_has_room(vsock)) {
 		counter_add(&vsock->counts.refused, 1);
 		return NULL;
 	}
@@ -147,7 +143,7 @@ static struct vsock_conn *begin(struct virtio_vsock *vsock, enum vsock_state sta
 }
 
 /* The socket is the connection's from here on, or closed. */
-static bool adopt(struct vsock_conn *conn, int fd)
+bool vsock_adopt(struct vsock_conn *conn, int fd)
 {
 	struct virtio_vsock *vsock = conn->vsock;
 	reactor_file file = reactor_own_file_add(vsock->reactor, fd);
@@ -191,8 +187,8 @@ void vsock_settle(struct vsock_conn *conn)
 	conn->state = VSOCK_FREE;
 	conn->hash_next = vsock->free;
 	vsock->free = conn;
-	wait_at(vsock, VSOCK_STREAM);
-	wait_at(vsock, VSOCK_SEQPACKET);
+	vsock_wait_at(vsock, VSOCK_STREAM);
+	vsock_wait_at(vsock, VSOCK_SEQPACKET);
 	atomic_fetch_sub(&vsock->live, 1);
 }
 
@@ -579,8 +575,6 @@ static void was_read(struct vsock_conn *conn, s32 result)
 		ended(conn, result || conn->events);
 }
 
-static void greet(struct vsock_conn *conn);
-
 static void in_done(struct reactor_op *op, s32 result)
 {
 	struct vsock_conn *conn = container_of(op, struct vsock_conn, in);
@@ -598,211 +592,11 @@ static void in_done(struct reactor_op *op, s32 result)
 		conn->events = (u32)result;
 		vsock_watch(conn);
 	} else if (conn->state == VSOCK_GREETING) {
-		greet(conn);
+		vsock_greet(conn);
 	} else {
 		conn->events = (u32)result;
 		read_again(conn);
 	}
-}
-
-/* ---- clients of the host's ---- */
-
-static void request(struct vsock_conn *conn, u32 port)
-{
-	struct virtio_vsock *vsock = conn->vsock;
-
-	conn->guest_port = port;
-	do {
-		conn->host_port = vsock->next_port;
-		vsock->next_port = conn->host_port < PORT_LAST ? conn->host_port + 1 : PORT_FIRST;
-	} while (vsock_find(vsock, port, conn->host_port));
-	hash(conn);
-	conn->state = VSOCK_REQUESTED;
-	vsock_due(conn, VSOCK_DUE_REQUEST);
-	vsock_watch(conn);
-}
-
-/* The line, without taking a byte of what follows it. */
-static void greet(struct vsock_conn *conn)
-{
-	bool stream = conn->type == VIRTIO_VSOCK_TYPE_STREAM;
-	char *at, *end;
-	ssize_t n = 1;
-	u64 port;
-
-	while (n > 0 && conn->line_length < sizeof(conn->line) - 1) {
-		at = &conn->line[conn->line_length];
-		n = read(conn->fd, at, stream ? 1 : sizeof(conn->line) - 1);
-		conn->line_length = (u8)(conn->line_length + (n > 0 ? n : 0));
-		if (n > 0 && (!stream || *at == '\n'))
-			break;
-	}
-	if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
-		vsock_watch(conn);
-		return;
-	}
-	conn->line[conn->line_length] = 0;
-	at = conn->line + sizeof("CONNECT ") - 1;
-	port = strtoull(at, &end, 10);
-	if (n <= 0 || strncmp(conn->line, "CONNECT ", sizeof("CONNECT ") - 1) || *at < '0' ||
-	    *at > '9' || (*end != '\n' && (stream || *end)) || port >= UINT32_MAX)
-		vsock_end(conn, false);
-	else
-		request(conn, (u32)port);
-}
-
-void vsock_accepted(struct vsock_conn *conn)
-{
-	char line[sizeof("OK 4294967295\n")];
-	int n = snprintf(line, sizeof(line), "OK %u\n", conn->host_port);
-
-	conn->state = VSOCK_OPEN;
-	if (write(conn->fd, line, (size_t)n) != n)
-		vsock_end(conn, true);
-}
-
-static void take_clients(struct virtio_vsock *vsock, enum vsock_door door)
-{
-	int fd = -EAGAIN;
-
-	while (has_room(vsock) && (fd = vsock_host_accept(vsock->host, door)) >= 0) {
-		struct vsock_conn *conn = begin(vsock, VSOCK_GREETING,
-						door == VSOCK_STREAM ? VIRTIO_VSOCK_TYPE_STREAM
-								     : VIRTIO_VSOCK_TYPE_SEQPACKET);
-
-		if (adopt(conn, fd))
-			vsock_watch(conn);
-		else
-			vsock_end(conn, false);
-	}
-	if (fd == -EMFILE || fd == -ENFILE || fd == -ENOMEM)
-		/* until a connection ends */
-		log_limited(&vsock->lines, 10,
-			    "%s: a client cannot be taken: %s; allow more open "
-			    "files (ulimit -n)",
-			    vsock->device.name, strerror(-fd));
-	else
-		wait_at(vsock, door);
-}
-
-/* ---- the guest's wishes ---- */
-
-static void ask(struct vsock_conn *conn)
-{
-	struct virtio_vsock *vsock = conn->vsock;
-	int error = vsock_host_call(vsock->host, (u32)(conn - vsock->conns), conn->host_port,
-				    conn->type == VIRTIO_VSOCK_TYPE_SEQPACKET ? VSOCK_SEQPACKET
-									      : VSOCK_STREAM);
-
-	conn->dialing = !error;
-	if (error == -EAGAIN)
-		vsock_list_add(conn, VSOCK_LIST_DIAL);
-	else if (error)
-		vsock_end(conn, true);
-}
-
-bool vsock_dial(struct virtio_vsock *vsock, const struct virtio_vsock_hdr *header)
-{
-	struct vsock_conn *conn = begin(vsock, VSOCK_DIALING, le16toh(header->type));
-
-	if (!conn)
-		return false;
-	conn->guest_port = le32toh(header->src_port);
-	conn->host_port = le32toh(header->dst_port);
-	conn->peer_alloc = le32toh(header->buf_alloc);
-	conn->peer_forwarded = le32toh(header->fwd_cnt);
-	hash(conn);
-	ask(conn);
-	return true;
-}
-
-static void answer(struct vsock_conn *conn, int fd)
-{
-	conn->dialing = false;
-	if (conn->gone) {
-		if (fd >= 0)
-			close(fd);
-		vsock_settle(conn);
-	} else if (fd < 0 || !adopt(conn, fd)) {
-		vsock_end(conn, true);
-	} else {
-		conn->state = VSOCK_OPEN;
-		vsock_due(conn, VSOCK_DUE_RESPONSE);
-		vsock_watch(conn);
-	}
-}
-
-static void take_answers(struct virtio_vsock *vsock)
-{
-	struct vsock_conn *conn;
-	int got, fd = -1;
-	u32 id = 0;
-
-	while ((got = vsock_host_answer(vsock->host, &id, &fd)) > 0)
-		answer(&vsock->conns[id], fd);
-	if (got < 0) {
-		log_line("%s: the process that connects for the guest has ended; what the guest "
-			 "connects to is refused until the machine is started anew",
-			 vsock->device.name);
-		for (u32 i = 0; i < vsock->used_conns; i++)
-			if (vsock->conns[i].dialing)
-				answer(&vsock->conns[i], -EPIPE);
-	} else {
-		wait_at(vsock, VSOCK_CALLER);
-	}
-	do {
-		conn = vsock_list_take(vsock, VSOCK_LIST_DIAL);
-		if (conn && !conn->gone)
-			ask(conn);
-		if (conn)
-			vsock_settle(conn);
-	} while (conn && !(conn->listed & BIT(VSOCK_LIST_DIAL)));
-}
-
-/* ---- doors ---- */
-
-static void door_done(struct reactor_op *op, s32 result)
-{
-	struct vsock_wait *wait = container_of(op, struct vsock_wait, op);
-	struct virtio_vsock *vsock = wait->vsock;
-	enum vsock_door door = (enum vsock_door)(wait - vsock->doors);
-
-	wait->busy = false;
-	if (vsock->stopping)
-		;
-	else if (result == -ECANCELED || result == -EINTR)
-		wait_at(vsock, door);
-	else if (door == VSOCK_CALLER)
-		take_answers(vsock);
-	else if (vsock->up)
-		take_clients(vsock, door);
-	atomic_fetch_sub(&vsock->live, 1);
-}
-
-static void wait_at(struct virtio_vsock *vsock, enum vsock_door door)
-{
-	struct vsock_wait *wait = &vsock->doors[door];
-
-	if (wait->busy || vsock->stopping ||
-	    (door != VSOCK_CALLER && (!vsock->up || !has_room(vsock))))
-		return;
-	wait->vsock = vsock;
-	wait->op.done = door_done;
-	wait->op.code = REACTOR_POLL;
-	wait->op.file = vsock->host->files[door];
-	wait->op.flags = POLLIN;
-	wait->busy = true;
-	atomic_fetch_add(&vsock->live, 1);
-	reactor_submit(vsock->reactor, &wait->op);
-}
-
-void vsock_open_doors(struct virtio_vsock *vsock)
-{
-	vsock->up = true;
-	virtio_queue_schedule(vsock->rx);
-	virtio_queue_schedule(vsock->tx);
-	for (u32 door = 0; door < VSOCK_DOORS; door++)
-		wait_at(vsock, (enum vsock_door)door);
 }
 
 void vsock_end_all(struct virtio_vsock *vsock)
@@ -810,9 +604,7 @@ void vsock_end_all(struct virtio_vsock *vsock)
 	struct vsock_read *read;
 
 	vsock->up = false;
-	for (u32 door = 0; door < VSOCK_DOORS; door++)
-		if (vsock->doors[door].busy && (door != VSOCK_CALLER || vsock->stopping))
-			reactor_cancel(vsock->reactor, &vsock->doors[door].op);
+	vsock_close_doors(vsock);
 	vsock->reset_count = 0;
 	memset(vsock->lists, 0, sizeof(vsock->lists));
 	while ((read = vsock->filled)) {
@@ -846,7 +638,7 @@ int vsock_conns_create(struct virtio_vsock *vsock)
 	vsock->conns = virtio_room(VSOCK_CONNECTIONS * sizeof(*vsock->conns));
 	vsock->rooms = virtio_room(VSOCK_CONNECTIONS * STRIDE);
 	vsock->read_rooms = virtio_room(VSOCK_READS * VSOCK_MESSAGE);
-	vsock->next_port = PORT_FIRST;
+	vsock->next_port = VSOCK_PORT_FIRST;
 	vsock->filled_end = &vsock->filled;
 	for (u32 i = 0; i < VSOCK_READS && vsock->read_rooms; i++) {
 		struct vsock_read *read = &vsock->reads[i];

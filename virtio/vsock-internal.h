@@ -29,6 +29,10 @@
 #define VSOCK_RESETS  256 /* that wait for a buffer, to packets that belong to no connection */
 #define VSOCK_BUCKETS 1024
 
+/* of those that clients of the host's get */
+#define VSOCK_PORT_FIRST 0x40000000u
+#define VSOCK_PORT_LAST	 0x7fffffffu
+
 enum vsock_state {
 	VSOCK_FREE,
 	VSOCK_GREETING,	 /* a client of the host's has yet to say what it wants */
@@ -190,10 +194,13 @@ void vsock_list_add(struct vsock_conn *conn, enum vsock_list_kind kind);
 struct vsock_conn *vsock_list_take(struct virtio_vsock *vsock, enum vsock_list_kind kind);
 /* The connection between these ports, or NULL. */
 struct vsock_conn *vsock_find(struct virtio_vsock *vsock, u32 guest_port, u32 host_port);
-/* A connection that the guest wants. False: it cannot be. */
-bool vsock_dial(struct virtio_vsock *vsock, const struct virtio_vsock_hdr *header);
-/* The guest has accepted one that the host wanted. */
-void vsock_accepted(struct vsock_conn *conn);
+/* It has its ports: it is to be found. */
+void vsock_hash(struct vsock_conn *conn);
+/* One more, for which there has to be room. NULL: there is none, which is counted. */
+bool vsock_has_room(const struct virtio_vsock *vsock);
+struct vsock_conn *vsock_begin(struct virtio_vsock *vsock, enum vsock_state state, u16 type);
+/* The socket is the connection's from here on, or closed. */
+bool vsock_adopt(struct vsock_conn *conn, int fd);
 /* size bytes, for which there is room, go into it, and a message ends. */
 void vsock_take(struct vsock_conn *conn, const struct iovec *iov, u32 skip, u32 size, bool ends);
 /* The guest will do these things no more. */
@@ -211,12 +218,25 @@ void vsock_read_free(struct vsock_read *read);
 /* Starts to write what came; to read where there is something. */
 void vsock_write_all(struct virtio_vsock *vsock);
 void vsock_read_all(struct virtio_vsock *vsock);
-/* Both queues run: clients come in. One does not: all connections end, and nobody comes. */
-void vsock_open_doors(struct virtio_vsock *vsock);
+/* A queue does not run: all connections end, and nobody comes. */
 void vsock_end_all(struct virtio_vsock *vsock);
 /* Lists, rooms, connections. 0 or -ENOMEM. Main thread. */
 int vsock_conns_create(struct virtio_vsock *vsock);
 void vsock_conns_destroy(struct virtio_vsock *vsock);
+
+/* ---- vsock-doors.c, on the reactor ---- */
+
+/* A connection that the guest wants. False: it cannot be. */
+bool vsock_dial(struct virtio_vsock *vsock, const struct virtio_vsock_hdr *header);
+/* A client of the host's has sent something: the line that says what it wants. */
+void vsock_greet(struct vsock_conn *conn);
+/* The guest has accepted one that the host wanted. */
+void vsock_accepted(struct vsock_conn *conn);
+/* Both queues run: clients come in. One does not: none does. */
+void vsock_open_doors(struct virtio_vsock *vsock);
+void vsock_close_doors(struct virtio_vsock *vsock);
+/* Whoever comes to this door is taken, as far as there is room. */
+void vsock_wait_at(struct virtio_vsock *vsock, enum vsock_door door);
 
 /* ---- vsock-vhost.c; the first two on the main thread ---- */
 
