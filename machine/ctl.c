@@ -13,6 +13,7 @@
 #include "machine/ctl.h"
 #include "machine/json-library.h"
 #include "machine/learned.h"
+#include "machine/ports.h"
 #include "vm/config.h"
 #include "vm/end.h"
 #include "vm/log.h"
@@ -32,7 +33,7 @@ struct call {
 
 static int usage(const char *why)
 {
-	log_line("ctl: %s; vmm ctl PATH add disk|net|rng|balloon|vsock VALUE | remove ID "
+	log_line("ctl: %s; vmm ctl PATH add disk|net|port|rng|balloon|vsock VALUE | remove ID "
 		 "[--force] [--timeout SECONDS] | resize ID [SIZE] [--shrink] | list [--json] | "
 		 "devices [--json] | stats | power | nmi | quit | announce ID | balloon [SIZE]",
 		 why);
@@ -99,6 +100,15 @@ static int open_vsock(struct call *call)
 	return STATUS_OK;
 }
 
+/* Its end is the listener's, the pipes' or the file's, once they have been sent. */
+static int open_port(struct call *call)
+{
+	int count = ports_open_files(call->config, call->fds);
+
+	call->fd_count = count > 0 ? (u32)count : 0;
+	return count < 0 ? STATUS_HOST_ERROR : STATUS_OK;
+}
+
 static int add(struct call *call)
 {
 	const char *kind, *value;
@@ -115,6 +125,8 @@ static int add(struct call *call)
 		return status;
 	if (call->config->vsock.cid)
 		return open_vsock(call);
+	if (call->config->port_count)
+		return open_port(call);
 	return call->config->disk_count	 ? open_disk(call)
 	       : call->config->net_count ? open_net(call)
 					 : STATUS_OK;

@@ -467,7 +467,7 @@ void machine_device_unmake(struct machine *m, struct machine_device *d)
 	virtio_balloon_destroy(d->balloon);
 	virtio_console_destroy(d->console);
 	virtio_vsock_destroy(d->vsock);
-	if (d->kind == MACHINE_PORTS) {
+	if (d->kind == MACHINE_PORTS && m->ports) {
 		ports_close(m->ports);
 		m->ports = NULL;
 	}

@@ -7,6 +7,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 #include "machine/hotplug.h"
+#include "machine/ports.h"
 #include "pci/hotplug.h"
 #include "vm/log.h"
 
@@ -140,11 +141,12 @@ static int adopt(struct machine *m, struct machine_device *d, const struct hotpl
 
 	if (d->kind == MACHINE_VSOCK)
 		return adopt_vsock(m, d, a);
-	error = d->kind == MACHINE_DISK	 ? adopt_disk(d, a)
-		: d->kind == MACHINE_NET ? adopt_net(m, d, a)
-					 : 0;
+	error = d->kind == MACHINE_DISK	   ? adopt_disk(d, a)
+		: d->kind == MACHINE_NET   ? adopt_net(m, d, a)
+		: d->kind == MACHINE_PORTS ? ports_adopt(&m->ports, d->own, a->fds, a->fd_count)
+					   : 0;
 	d->open = !error;
-	if (error || d->kind >= MACHINE_RNG)
+	if (error || d->kind == MACHINE_RNG || d->kind == MACHINE_BALLOON)
 		close_all(a->fds, a->fd_count);
 	return error;
 }
@@ -169,11 +171,12 @@ int hotplug_add(struct hotplug *h, const struct hotplug_addition *a, const char 
 		close_all(a->fds, a->fd_count);
 		return error;
 	}
-	d = machine_device_new(m, own->disk_count  ? MACHINE_DISK
-				  : own->net_count ? MACHINE_NET
-				  : own->vsock.cid ? MACHINE_VSOCK
-				  : own->balloon   ? MACHINE_BALLOON
-						   : MACHINE_RNG);
+	d = machine_device_new(m, own->disk_count   ? MACHINE_DISK
+				  : own->net_count  ? MACHINE_NET
+				  : own->vsock.cid  ? MACHINE_VSOCK
+				  : own->port_count ? MACHINE_PORTS
+				  : own->balloon    ? MACHINE_BALLOON
+						    : MACHINE_RNG);
 	if (!d) {
 		config_free(own);
 		free(own);

@@ -107,18 +107,29 @@ static int open_port(struct port_host *host, struct virtio_console_port *port)
 	return 0;
 }
 
-int ports_open(struct ports **result, const struct config *config)
+static int make(struct ports **result)
 {
 	struct ports *ports = calloc(1, sizeof(*ports));
-	int error = 0;
 
 	if (ports)
 		ports->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (!ports || ports->wake < 0) {
 		log_line("ports: %s; " MORE_FILES, strerror(errno));
+		free(ports);
 		return -errno;
 	}
 	ports->ports[0].in_fd = ports->ports[0].out_fd = -1;
+	*result = ports;
+	return 0;
+}
+
+int ports_open(struct ports **result, const struct config *config)
+{
+	struct ports *ports;
+	int error = make(&ports);
+
+	if (error)
+		return error;
 	for (u32 i = 0; i < config->port_count && !error; i++) {
 		ports->hosts[i].config = &config->ports[i];
 		error = open_port(&ports->hosts[i], &ports->ports[1 + i]);
@@ -126,6 +137,53 @@ int ports_open(struct ports **result, const struct config *config)
 	}
 	*result = ports;
 	return error;
+}
+
+/* What a port of this kind has of host and port, in this order. */
+static u32 descriptors(struct port_host *host, struct virtio_console_port *port, int *ends[2])
+{
+	ends[0] = host->config->kind == CONFIG_PORT_UNIX   ? &host->listener
+		  : host->config->kind == CONFIG_PORT_FILE ? &port->out_fd
+							   : &port->in_fd;
+	ends[1] = &port->out_fd;
+	return host->config->kind == CONFIG_PORT_PIPE ? 2 : 1;
+}
+
+int ports_open_files(const struct config *config, int *fds)
+{
+	struct port_host host = { .config = &config->ports[0] };
+	struct virtio_console_port port = { 0 };
+	int error = open_port(&host, &port), *ends[2];
+	u32 count = descriptors(&host, &port, ends);
+
+	for (u32 i = 0; i < count && !error; i++)
+		fds[i] = *ends[i];
+	return error ? error : (int)count;
+}
+
+int ports_adopt(struct ports **result, const struct config *config, const int *fds, u32 count)
+{
+	struct port_host host = { .config = &config->ports[0], .listener = -1, .client = -1 };
+	struct virtio_console_port port = { .name = host.config->name,
+					    .in_fd = -1,
+					    .out_fd = -1,
+					    .lasting = host.config->kind != CONFIG_PORT_UNIX };
+	int error, *ends[2];
+
+	if (count != descriptors(&host, &port, ends)) {
+		log_line("port %s: its host end was not sent along; add it by `vmm ctl`",
+			 port.name);
+		return -EBADF;
+	}
+	error = make(result);
+	if (error)
+		return error;
+	for (u32 i = 0; i < count; i++)
+		*ends[i] = fds[i];
+	(*result)->hosts[0] = host;
+	(*result)->ports[1] = port;
+	(*result)->count = 1;
+	return 0;
 }
 
 int ports_make(struct machine *m, struct machine_device *d)

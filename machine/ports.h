@@ -17,6 +17,12 @@ struct ports;
 
 /* Makes sockets, named pipes and files. Logs, 0 or -errno. Before the sandbox. */
 int ports_open(struct ports **ports, const struct config *config);
+/* The same for one that is added later: fds, of which there are one or two, are for ports_adopt()
+ * in the machine; how many, or -errno after a line. vmm ctl. */
+int ports_open_files(const struct config *config, int *fds);
+/* Such a port from them, which are the caller's still after an error. Logs, 0 or -errno. Main
+ * thread. */
+int ports_adopt(struct ports **ports, const struct config *config, const int *fds, u32 count);
 /* Their device. Logs, 0 or -errno. */
 int ports_make(struct machine *m, struct machine_device *d);
 /* Their device is gone: nobody is taken any more. */

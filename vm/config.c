@@ -431,7 +431,7 @@ out:
 /* What may come while the machine runs. */
 static bool is_kind(const char *option)
 {
-	static const char *const kinds[] = { "disk", "net", "rng", "balloon", "vsock" };
+	static const char *const kinds[] = { "disk", "net", "port", "rng", "balloon", "vsock" };
 
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
 		if (!strcmp(option, kinds[i]))
@@ -447,7 +447,8 @@ int config_parse_device(struct config **result, const struct config *machine, co
 	int err;
 
 	if (!parser.option || !is_kind(option)) {
-		log_line("%.40s: no such kind of device; add a disk, net, rng, balloon or vsock",
+		log_line("%.40s: no such kind of device; add a disk, net, port, rng, balloon or "
+			 "vsock",
 			 option);
 		return -EINVAL;
 	}

@@ -324,7 +324,8 @@ static void man_control(void)
 	static const struct {
 		const char *words, *what;
 	} commands[] = {
-		{ "add disk PATH[,...] | net TAP[,...] | rng on[,...] | balloon size=N[,...] | "
+		{ "add disk PATH[,...] | net TAP[,...] | port name=N,... | rng on[,...] | balloon "
+		  "size=N[,...] | "
 		  "vsock cid=N[,...]",
 		  "Add a device, written as for the option of its name, and print its ID." },
 		{ "remove ID [--force] [--timeout SECONDS]",

@@ -129,3 +129,21 @@ check 'after a hundred drivers the agent answers' [ "$answer" = 'still here, cli
 wait_guest
 guest_results bulk
 check 'no device needed a reset' sh -c '! grep -q "works again after" "$0"' "$err"
+
+# A port that comes while the machine runs, and goes.
+{ echo "$lib"; cat <<'X'; } >script
+modprobe virtio_console
+echo '@ready'
+until [ "$(port late)" ]; do sleep 0.1; done
+exec 5<>$(port late)
+line
+echo "late heard $got" >&5
+exec 5>&-
+X
+start_guest name=late limit=200 root=no <script -- --control "$work/control"
+wait_console '^@ready' 150
+same 'a port comes later' "$("$vmm" ctl "$work/control" add port "name=late,unix=$work/late" 2>&1)" ports
+same 'another has no place' "$("$vmm" ctl "$work/control" add port "name=more,unix=$work/more" 2>&1 | grep -c 'remove it first')" 1
+check 'it answers' [ "$(echo hello | client STDIO,ignoreeof "UNIX-CONNECT:$work/late")" = 'late heard hello' ]
+wait_guest
+guest_results late

@@ -1,6 +1,7 @@
 /* tsan: machine/hotplug.c and pci/hotplug.c: devices come and go while the reactors run, and a
  * disk's size changes under a driver that reads it. */
 #include "tests/unit/machine-fixture.h"
+#include "machine/ports.h"
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -437,7 +438,7 @@ static int add(const char *option, const char *value, const int *fds, u32 count)
 	int error = hotplug_add(m.hotplug, &a, &id);
 
 	if (!error)
-		assert_string_equal(id, option);
+		assert_string_equal(id, strcmp(option, "port") ? option : "ports");
 	return error;
 }
 
@@ -490,6 +491,46 @@ static void one_of_a_kind(void **state)
 	assert_int_equal(open_files(), files);
 }
 
+/* The first port of a machine, of each kind. */
+static void a_port(void **state)
+{
+	static const char *const kinds[] = { "unix", "pipe", "file" };
+	char value[160];
+	u32 files = 0;
+
+	(void)state;
+	log_capture(said, sizeof(said));
+	for (u32 n = 0; n < 18; n++) {
+		struct config *other;
+		int fds[2], count;
+
+		snprintf(value, sizeof(value), "name=a,%s=%s/port%u", kinds[n % 3], folder, n);
+		assert_int_equal(config_parse_device(&other, NULL, "port", value), 0);
+		count = ports_open_files(other, fds);
+		config_free(other);
+		free(other);
+		assert_int_equal(count, n % 3 == 1 ? 2 : 1);
+		*said = 0;
+		assert_int_not_equal(add("port", value, NULL, 0), 0);
+		assert_non_null(strstr(said, "vmm ctl"));
+		assert_int_equal(m.device_count, 0);
+		assert_null(m.ports);
+		assert_int_equal(add("port", value, fds, (u32)count), 0);
+		assert_int_equal(m.device_count, 1);
+		assert_int_not_equal(add("port", value, NULL, 0), 0);
+		assert_non_null(strstr(said, "remove it first"));
+		ask("ports", 0, true);
+		run_until(&told);
+		assert_true(told);
+		assert_int_equal(m.device_count, 0);
+		assert_null(m.ports);
+		if (n == 9) /* each slot has its line */
+			files = open_files();
+	}
+	log_capture(NULL, 0);
+	assert_int_equal(open_files(), files);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, machine_up, machine_down)
@@ -505,6 +546,7 @@ int main(void)
 		TEST(size_changes_under_its_reader),
 		TEST(sizes),
 		TEST(one_of_a_kind),
+		TEST(a_port),
 	};
 
 	int failed = cmocka_run_group_tests_name("io_uring", tests, NULL, NULL);
