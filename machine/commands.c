@@ -40,16 +40,17 @@ struct command {
 
 static int do_add(struct command *c)
 {
-	static const char *const kinds[] = { "disk", "net", "rng", "balloon", "vsock" };
+	static const char *const kinds[] = { "disk", "net", "port", "rng", "balloon", "vsock" };
 	const char *name, *values[ARRAY_SIZE(kinds)] = { 0 }, *id = NULL;
 	json_t *learned = NULL;
 	struct disk learned_disk = { 0 };
 	struct tap learned_tap = { 0 };
 	struct hotplug_addition a = { 0 };
 	u32 count = 0;
-	int error = UNPACK(c, "{s:s, s?s, s?s, s?s, s?s, s?s, s?o}", "command", &name, kinds[0],
-			   &values[0], kinds[1], &values[1], kinds[2], &values[2], kinds[3],
-			   &values[3], kinds[4], &values[4], "learned", &learned);
+	int error =
+		UNPACK(c, "{s:s, s?s, s?s, s?s, s?s, s?s, s?s, s?o}", "command", &name, kinds[0],
+		       &values[0], kinds[1], &values[1], kinds[2], &values[2], kinds[3], &values[3],
+		       kinds[4], &values[4], kinds[5], &values[5], "learned", &learned);
 
 	if (error)
 		return error;
@@ -61,8 +62,8 @@ static int do_add(struct command *c)
 		count++;
 	}
 	if (count != 1) {
-		log_line(
-			"add: one disk, net, rng, balloon or vsock is what can be added at a time");
+		log_line("add: one disk, net, port, rng, balloon or vsock is what can be added at "
+			 "a time");
 		return -EINVAL;
 	}
 	if (values[0] && learned && learned_unpack_disk(learned, &learned_disk))
