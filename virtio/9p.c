@@ -229,7 +229,7 @@ static void choose_pipe(struct virtio_9p *p9, struct p9_request *request, struct
 		return;
 	if (writes)
 		taken = pages(p9->pipe_iov, describe(cursor, count, p9->pipe_iov));
-	else if (request->room - SHARE_RREAD >= count)
+	else if (request->room >= SHARE_RREAD + count)
 		taken = (get(header + HEADER + 4, 4) % PAGE + count + PAGE - 1) / PAGE;
 	else
 		return;

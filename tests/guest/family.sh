@@ -87,7 +87,6 @@ every_form() { # NAME WORDS
 	guest_results "$name"
 	same "$name: vmm says nothing" "$(grep -v -e io_uring "$err")" ''
 }
-same() { if [ "$2" = "$3" ]; then ok "$1"; else fail "$1" "got '$2', not '$3'"; fi; }
 form() { # NAME KEYS WORDS
 	# shellcheck disable=SC2086
 	every_form "$1" --rng "on,$2" --balloon "size=0,$2" $3

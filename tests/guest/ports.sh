@@ -131,7 +131,6 @@ guest_results bulk
 check 'no device needed a reset' sh -c '! grep -q "works again after" "$0"' "$err"
 
 # A port that comes while the machine runs.
-same() { if [ "$2" = "$3" ]; then ok "$1"; else fail "$1" "got '$2', not '$3'"; fi; }
 { echo "$lib"; cat <<'X'; } >script
 modprobe virtio_console
 echo '@ready'

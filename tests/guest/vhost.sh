@@ -24,7 +24,6 @@ served() { sed -n 's/.*"served_by":"\([^"]*\)".*/\1/p' "$work/net0"; }
 # total COUNTER N: of the first N queues together
 total() { grep -o "\"$1\":[0-9]*" "$work/net0" | head -n "$2" | awk -F : '{ n += $2 } END { print n + 0 }'; }
 frames() { awk -v t="$1:" '$1 == t { print $3 + $11 }' /proc/net/dev; }
-same() { if [ "$2" = "$3" ]; then ok "$1"; else fail "$1" "got '$2', not '$3'"; fi; }
 
 # none NAME PAIRS: of so many pairs' queues vmm saw no buffer, and fired no interrupt
 none() {

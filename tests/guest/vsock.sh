@@ -5,7 +5,6 @@
 
 modprobe vhost_vsock 2>/dev/null
 v=$work/v
-same() { if [ "$2" = "$3" ]; then ok "$1"; else fail "$1" "got '$2', not '$3'"; fi; }
 
 # In the guest: what the host connects to, and its wish for the end.
 lib='
