@@ -83,6 +83,8 @@ void share_fid_drop(struct share_session *s, struct share_fid *fid)
 	s->fid_count--;
 	if (fid->value)
 		s->xattr_bytes -= fid->size;
+	if (fid->io >= 0 && fid->locked) /* the machine may have the file a while longer */
+		fcntl(fid->io, F_OFD_SETLK, &(struct flock){ .l_type = F_UNLCK });
 	if (fid->io >= 0 && fid->io != fid->node.fd)
 		close(fid->io);
 	node_close(&fid->node);

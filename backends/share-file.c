@@ -6,8 +6,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <sys/socket.h>
 #include <sys/vfs.h>
 #include <unistd.h>
+#include "backends/descriptor.h"
 #include "backends/share-internal.h"
 
 #define ENTRY 24u /* of a folder's, without the name: qid[13] offset[8] type[1] name[s] */
@@ -22,22 +24,6 @@ static u32 room(const struct share_reply *reply, u64 count)
 	return (u32)(count < left ? count : left);
 }
 
-/* From or to a file (the one whose offset is given) by pages, not by copies. Returns how much: less
- * if a pipe is full or the file at its end, or where this cannot be done. */
-static u32 move(int from, off64_t *from_at, int to, off64_t *to_at, u32 count)
-{
-	u32 moved = 0;
-	ssize_t n;
-
-	while (moved < count) {
-		n = splice(from, from_at, to, to_at, count - moved, SPLICE_F_NONBLOCK);
-		if (n <= 0 && !(n < 0 && errno == EINTR))
-			break;
-		moved += n > 0 ? (u32)n : 0;
-	}
-	return moved;
-}
-
 int share_read(struct share_session *s, struct share_args *a, struct share_reply *reply)
 {
 	struct share_fid *fid = a->fid;
@@ -45,17 +31,11 @@ int share_read(struct share_session *s, struct share_args *a, struct share_reply
 	off64_t offset = (off64_t)a->number[0];
 	ssize_t n = 0;
 
+	(void)s;
 	if (fid->kind == SHARE_XATTR_READ)
 		return share_xattr_read(fid, a->number[0], count, reply);
 	if (!fid->open || S_ISDIR(fid->node.type))
 		return fid->open ? -EISDIR : -EBADF;
-	if (s->by_pipe && fid->io >= 0) {
-		n = move(fid->io, &offset, SHARE_OUT, NULL, count);
-		if (n) {
-			share_put(reply, (u64)n, 4);
-			return 2;
-		}
-	}
 	if (fid->io >= 0)
 		do
 			n = pread(fid->io, reply->at + 4, count, offset);
@@ -70,38 +50,45 @@ int share_read(struct share_session *s, struct share_args *a, struct share_reply
 int share_write(struct share_session *s, struct share_args *a, struct share_reply *reply)
 {
 	struct share_fid *fid = a->fid;
-	u32 count = (u32)a->number[1], moved = 0;
-	off64_t offset = (off64_t)a->number[0];
+	u32 count = (u32)a->number[1];
 	ssize_t n;
 
-	if (s->piped && fid->open && fid->io >= 0) {
-		moved = move(SHARE_IN, NULL, fid->io, &offset, count);
-		s->piped -= moved;
-		count -= moved;
-	}
-	/* The rest as usual: an error is found out, or it goes behind the end (O_APPEND). */
-	if (s->piped) {
-		a->rest_size = s->piped;
-		a->rest = share_drain(s, reply->at + 4);
-	}
+	(void)s;
 	if (count > a->rest_size)
 		return -EBADMSG;
 	if (fid->kind == SHARE_XATTR_WRITE) {
 		n = share_xattr_write(fid, a->number[0], a->rest, count);
+		if (n < 0)
+			return (int)n;
 	} else {
 		if (!fid->open || fid->io < 0)
 			return -EBADF;
 		n = 0;
 		if (count)
 			do
-				n = pwrite(fid->io, a->rest, count, offset);
+				n = pwrite(fid->io, a->rest, count, (off_t)a->number[0]);
 			while (n < 0 && errno == EINTR);
-		n = n < 0 ? -errno : n;
+		if (n < 0)
+			return -errno;
 	}
-	if (n < 0 && !moved)
-		return (int)n;
-	share_put(reply, moved + (n > 0 ? (u64)n : 0), 4);
+	share_put(reply, (u64)n, 4);
 	return 0;
+}
+
+/* To the machine, which then reads and writes it as we would, waiting where that is needed. */
+int share_lend(struct share_session *s, struct share_args *a, struct share_reply *reply)
+{
+	static const u8 nothing;
+	const struct share_fid *fid = a->fid;
+	int flags;
+
+	(void)s, (void)reply;
+	if (!fid->open || fid->io < 0 || !S_ISREG(fid->node.type))
+		return -EBADF;
+	flags = fcntl(fid->io, F_GETFL);
+	if (flags < 0 || fcntl(fid->io, F_SETFL, flags & ~O_NONBLOCK))
+		return -errno;
+	return descriptor_send(SHARE_FILES, &nothing, sizeof(nothing), fid->io, MSG_DONTWAIT);
 }
 
 int share_fsync(struct share_session *s, struct share_args *a, struct share_reply *reply)

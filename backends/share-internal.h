@@ -17,7 +17,6 @@
 #include "backends/share.h"
 #include "vm/types.h"
 
-#define SHARE_HEADER	  7u /* size[4] type[1] tag[2] */
 #define SHARE_MSIZE_LEAST KIB(4)
 #define SHARE_BUFFER	  (SHARE_MSIZE + KIB(64))
 #define SHARE_FIDS	  (1u << 18)
@@ -29,8 +28,7 @@
 /* What the server is, of descriptors: everything else is closed. */
 #define SHARE_SOCKET 0
 #define SHARE_ROOT   1
-#define SHARE_IN     3 /* pipes */
-#define SHARE_OUT    4
+#define SHARE_FILES  3 /* where descriptors go */
 
 /* Our own attribute of map=mapped: le32 uid, gid, mode. */
 #define SHARE_ATTR "user.vmm.attr"
@@ -70,8 +68,6 @@ struct share_session {
 	u32 msize; /* 0: no version yet */
 	/* of the request being served */
 	u16 tag;
-	bool by_pipe;
-	u32 piped; /* bytes that are still in the pipe */
 	dev_t dev; /* the root's */
 	u32 fid_count;
 	u64 xattr_bytes;
@@ -120,8 +116,6 @@ static inline void share_put_text(struct share_reply *reply, const char *text, s
 /* The next string of a message, in place and NUL-terminated; *at moves behind it. A name is one
  * component: not empty, `.` or `..`, without `/`. 0 or -errno. */
 int share_text(u8 **at, u8 *end, bool name, char **text);
-/* Takes out of the pipe what of the request is left there; so much room there is. Returns `to`. */
-u8 *share_drain(struct share_session *s, u8 *to);
 /* Syncs on another thread, which then answers the request itself. */
 int share_sync(struct share_session *s, int fd, bool data_only);
 
@@ -152,12 +146,13 @@ int share_own(struct share_session *s, int fd, u32 uid, u32 gid, mode_t mode);
 /* The mode a new file has on the host until share_own(). */
 mode_t share_host_mode(const struct share_session *s, mode_t mode);
 
-/* ---- the handlers: 0, 1 (another thread answers), 2 (data is in the pipe) or -errno ---- */
+/* ---- the handlers: 0, 1 (another thread answers) or -errno ---- */
 
-#define SHARE_HANDLERS(H)                                                                       \
-	H(attach)                                                                               \
-	H(walk) H(clunk) H(lopen) H(lcreate) H(symlink) H(mknod) H(mkdir) H(link) H(renameat)   \
-		H(unlinkat) H(readlink) H(read) H(write) H(readdir) H(fsync) H(lock) H(getlock) \
+#define SHARE_HANDLERS(H)                                                                         \
+	H(attach)                                                                                 \
+	H(walk)                                                                                   \
+	H(clunk) H(lopen) H(lcreate) H(symlink) H(mknod) H(mkdir) H(link) H(renameat) H(unlinkat) \
+		H(readlink) H(read) H(write) H(lend) H(readdir) H(fsync) H(lock) H(getlock)       \
 			H(statfs) H(getattr) H(setattr) H(xattrwalk) H(xattrcreate)
 
 #define SHARE_DECLARE(name) \

@@ -19,7 +19,7 @@
 #define VERSION "9P2000.L"
 #define SYNCS	256u
 
-enum { RLERROR = 7, TVERSION = 100, TFLUSH = 108 };
+enum { RLERROR = 7, TFLUSH = 108 };
 
 static struct share_session session;
 static u8 in[SHARE_BUFFER], out[2 * SHARE_BUFFER];
@@ -37,21 +37,6 @@ static struct {
 } syncs = { .lock = PTHREAD_MUTEX_INITIALIZER, .more = PTHREAD_COND_INITIALIZER };
 
 static pthread_mutex_t out_lock = PTHREAD_MUTEX_INITIALIZER;
-
-u8 *share_drain(struct share_session *s, u8 *to)
-{
-	for (u8 *at = to; s->piped;) {
-		ssize_t n = read(SHARE_IN, at, s->piped);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			_exit(STATUS_OK); /* the machine is gone */
-		at += n;
-		s->piped -= (u32)n;
-	}
-	return to;
-}
 
 static void send_all(const u8 *bytes, size_t length)
 {
@@ -181,19 +166,32 @@ static const struct share_request {
 	const char *format;
 	int (*run)(struct share_session *s, struct share_args *a, struct share_reply *reply);
 } requests[] = {
-	{ 8, false, "f", share_statfs },	{ 12, false, "f4", share_lopen },
-	{ 14, true, "fn444", share_lcreate },	{ 16, true, "fns4", share_symlink },
-	{ 18, true, "fn4444", share_mknod },	{ 22, false, "f", share_readlink },
-	{ 24, false, "f8", share_getattr },	{ 26, true, "f444488888", share_setattr },
-	{ 30, false, "f4s", share_xattrwalk },	{ 32, true, "fs84", share_xattrcreate },
-	{ 40, false, "f84", share_readdir },	{ 50, false, "f4", share_fsync },
-	{ 52, false, "f14884s", share_lock },	{ 54, false, "f1884s", share_getlock },
-	{ 70, true, "ffn", share_link },	{ 72, true, "fn44", share_mkdir },
-	{ 74, true, "fnfn", share_renameat },	{ 76, true, "fn4", share_unlinkat },
-	{ TVERSION, false, "4s", run_version }, { 104, false, "44ss4", share_attach },
-	{ TFLUSH, false, "2", run_flush },	{ 110, false, "f42", share_walk },
-	{ 116, false, "f84", share_read },	{ 118, false, "f84", share_write },
-	{ 120, false, "f", share_clunk },
+	{ 8, false, "f", share_statfs },
+	{ 12, false, "f4", share_lopen },
+	{ 14, true, "fn444", share_lcreate },
+	{ 16, true, "fns4", share_symlink },
+	{ 18, true, "fn4444", share_mknod },
+	{ 22, false, "f", share_readlink },
+	{ 24, false, "f8", share_getattr },
+	{ 26, true, "f444488888", share_setattr },
+	{ 30, false, "f4s", share_xattrwalk },
+	{ 32, true, "fs84", share_xattrcreate },
+	{ 40, false, "f84", share_readdir },
+	{ 50, false, "f4", share_fsync },
+	{ 52, false, "f14884s", share_lock },
+	{ 54, false, "f1884s", share_getlock },
+	{ 70, true, "ffn", share_link },
+	{ 72, true, "fn44", share_mkdir },
+	{ 74, true, "fnfn", share_renameat },
+	{ 76, true, "fn4", share_unlinkat },
+	{ SHARE_TVERSION, false, "4s", run_version },
+	{ 104, false, "44ss4", share_attach },
+	{ TFLUSH, false, "2", run_flush },
+	{ 110, false, "f42", share_walk },
+	{ SHARE_TREAD, false, "f84", share_read },
+	{ SHARE_TWRITE, false, "f84", share_write },
+	{ SHARE_TCLUNK, false, "f", share_clunk },
+	{ SHARE_TLEND, false, "f", share_lend },
 };
 
 static bool is_name(const char *name, size_t length)
@@ -263,7 +261,7 @@ static int run(struct share_session *s, u8 type, u8 *at, u8 *end, struct share_r
 	while (request->type != type)
 		if (++request == requests + ARRAY_SIZE(requests))
 			return -EOPNOTSUPP;
-	if (!s->msize && type != TVERSION)
+	if (!s->msize && type != SHARE_TVERSION)
 		return -EPROTO;
 	if (request->changes && s->readonly)
 		return -EROFS;
@@ -279,18 +277,10 @@ static u8 *serve(u8 *message, u32 size, u8 *to)
 	int result;
 
 	session.tag = (u16)share_get(message + 5, 2);
-	session.by_pipe =
-		size == SHARE_IO_HEADER && (type == SHARE_TREAD + 1 || type == SHARE_TWRITE + 1);
-	type -= session.by_pipe;
-	if (session.by_pipe && type == SHARE_TWRITE)
-		session.piped = (u32)share_get(message + SHARE_IO_HEADER - 4, 4);
-	if (session.piped > SHARE_MSIZE)
-		_exit(STATUS_HOST_ERROR);
 	result = run(&session, type, message + SHARE_HEADER, message + size, &reply);
-	share_drain(&session, reply.at); /* of one that failed early */
 	if (result == 1)
 		return to;
-	seal(to, &reply, result == 2 ? type - 1 : type, session.tag, result);
+	seal(to, &reply, type, session.tag, result);
 	return reply.at;
 }
 

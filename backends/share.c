@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <sys/xattr.h>
 #include <unistd.h>
+#include "backends/descriptor.h"
 #include "backends/share-internal.h"
 #include "vm/end.h"
 #include "vm/log.h"
@@ -60,7 +61,7 @@ static void confine(bool readonly)
 }
 
 /* Descriptors, signals and rights; 0 or -errno (logged). */
-static int settle(const struct share_config *config, int socket, int root, int in, int out)
+static int settle(const struct share_config *config, int socket, int root, int files)
 {
 	sigset_t all;
 	int proc, err;
@@ -78,11 +79,9 @@ static int settle(const struct share_config *config, int socket, int root, int i
 		return -errno;
 	}
 	/* out of each other's way first */
-	in = fcntl(in, F_DUPFD, SHARE_OUT + 1);
-	out = fcntl(out, F_DUPFD, SHARE_OUT + 1);
+	files = fcntl(files, F_DUPFD, SHARE_FILES + 1);
 	if (dup2(socket, SHARE_SOCKET) < 0 || dup2(root, SHARE_ROOT) < 0 ||
-	    dup2(in, SHARE_IN) < 0 || dup2(out, SHARE_OUT) < 0 ||
-	    close_range(SHARE_OUT + 1, ~0u, 0)) {
+	    dup2(files, SHARE_FILES) < 0 || close_range(SHARE_FILES + 1, ~0u, 0)) {
 		log_line("--share %s: descriptors: %s; it needs Linux 5.9", config->path,
 			 strerror(errno));
 		return -errno;
@@ -95,12 +94,12 @@ static int settle(const struct share_config *config, int socket, int root, int i
 	return err;
 }
 
-static void __attribute__((noreturn)) become_server(const struct share_config *config, int socket,
-						    int root, int in, int out, pid_t parent)
+static void __attribute__((noreturn))
+become_server(const struct share_config *config, int socket, int root, int files, pid_t parent)
 {
 	/* The end of the socket would tell, but not one that waits for a slow disk. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != parent || settle(config, socket, root, in, out))
+	if (getppid() != parent || settle(config, socket, root, files))
 		_exit(STATUS_HOST_ERROR);
 	share_serve(config);
 }
@@ -136,49 +135,33 @@ static int check_folder(const struct share_config *config, int root)
 	return 0;
 }
 
-/* A pipe with as much room as it may have; share->slots becomes that of the smaller. */
-static int make_pipe(struct share *share, int ends[2])
-{
-	int size;
-
-	if (pipe2(ends, O_CLOEXEC))
-		return -errno;
-	fcntl(ends[1], F_SETPIPE_SZ, MIB(1));
-	size = fcntl(ends[1], F_GETPIPE_SZ);
-	if (share->slots > (u32)size / KIB(4))
-		share->slots = (u32)size / KIB(4);
-	return 0;
-}
-
 static int start(struct share *share, const struct share_config *config, int root)
 {
 	static const int room = (int)MIB(1);
 	pid_t parent = getpid();
-	int ends[2], in[2] = { -1, -1 }, out[2] = { -1, -1 }, err;
+	int ends[2], files[2], err = 0;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends))
 		return -errno;
-	share->slots = ~0u;
-	err = make_pipe(share, out);
-	if (!err)
-		err = make_pipe(share, in);
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, files)) {
+		err = -errno;
+		close(ends[0]);
+		close(ends[1]);
+		return err;
+	}
 	/* As far as the host allows: the larger, the fewer turns a large message takes. */
 	for (u32 i = 0; i < ARRAY_SIZE(ends); i++)
 		setsockopt(ends[i], SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
 	share->dup = fcntl(ends[0], F_DUPFD_CLOEXEC, 0);
-	if (share->dup < 0 && !err)
+	share->process = share->dup < 0 ? -1 : fork();
+	if (share->process < 0)
 		err = -errno;
-	share->process = err ? -1 : fork();
 	if (!share->process)
-		become_server(config, ends[1], root, out[0], in[1], parent);
-	if (share->process < 0 && !err)
-		err = -errno;
+		become_server(config, ends[1], root, files[1], parent);
 	close(ends[1]);
-	close(out[0]);
-	close(in[1]);
+	close(files[1]);
 	share->fd = ends[0];
-	share->pipe_out = out[1];
-	share->pipe_in = in[0];
+	share->files = files[0];
 	return err;
 }
 
@@ -186,13 +169,9 @@ int share_open(struct share *share, const struct share_config *config)
 {
 	int root, err;
 
-	*share = (struct share){ .path = config->path,
-				 .fd = -1,
-				 .dup = -1,
-				 .in = -1,
-				 .out = -1,
-				 .pipe_out = -1,
-				 .pipe_in = -1 };
+	*share = (struct share){
+		.path = config->path, .fd = -1, .dup = -1, .in = -1, .out = -1, .files = -1
+	};
 	root = open(config->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (root < 0) {
 		err = -errno;
@@ -224,8 +203,7 @@ int share_register(struct share *share, struct reactors *reactors)
 	while (n < 0 && errno == EINTR);
 	if (n != 1)
 		return -EPIPE; /* it has said why */
-	if (fcntl(share->fd, F_SETFL, O_NONBLOCK) ||
-	    (share->slots && fcntl(share->pipe_in, F_SETFL, O_NONBLOCK)))
+	if (fcntl(share->fd, F_SETFL, O_NONBLOCK))
 		return -errno;
 	share->in = reactor_file_add(reactors, share->fd);
 	if (share->in < 0)
@@ -243,6 +221,23 @@ void share_unregister(struct share *share, struct reactors *reactors)
 	share->in = share->out = -1;
 }
 
+int share_take_file(const struct share *share)
+{
+	struct stat st;
+	u8 nothing;
+	int fd;
+	ssize_t n = descriptor_receive(share->files, &nothing, sizeof(nothing), &fd);
+
+	if (n < 0)
+		return (int)n;
+	if (fd < 0)
+		return n ? -EMFILE : -EPIPE;
+	if (!fstat(fd, &st) && S_ISREG(st.st_mode))
+		return fd;
+	close(fd);
+	return -EPROTO;
+}
+
 void share_close(struct share *share)
 {
 	if (share->fd >= 0)
@@ -251,11 +246,9 @@ void share_close(struct share *share)
 		close(share->fd);
 	if (share->dup >= 0)
 		close(share->dup);
-	if (share->pipe_out >= 0)
-		close(share->pipe_out);
-	if (share->pipe_in >= 0)
-		close(share->pipe_in);
-	share->fd = share->dup = share->pipe_out = share->pipe_in = -1;
+	if (share->files >= 0)
+		close(share->files);
+	share->fd = share->dup = share->files = -1;
 	if (share->process > 0)
 		waitpid(share->process, NULL, 0);
 	share->process = -1;

@@ -11,6 +11,7 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include "backends/descriptor.h"
 #include "backends/listen.h"
 #include "vm/end.h"
 #include "vm/log.h"
@@ -46,31 +47,15 @@ static int connect_out(const char *path, const struct call *call)
 	return error;
 }
 
-union control {
-	struct cmsghdr header;
-	char room[CMSG_SPACE(sizeof(int))];
-};
-
 static void __attribute__((noreturn)) serve(const char *path)
 {
 	struct call call;
-	struct iovec iov = { &call, sizeof(call) };
 
 	while (read(CALLER, &call, sizeof(call)) == (ssize_t)sizeof(call)) {
 		int fd = connect_out(path, &call);
-		union control control = { 0 };
-		struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1 };
 
 		call.error = fd < 0 ? fd : 0;
-		if (fd >= 0) {
-			message.msg_control = &control;
-			message.msg_controllen = sizeof(control);
-			control.header.cmsg_len = CMSG_LEN(sizeof(fd));
-			control.header.cmsg_level = SOL_SOCKET;
-			control.header.cmsg_type = SCM_RIGHTS;
-			memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
-		}
-		if (sendmsg(CALLER, &message, MSG_NOSIGNAL) < 0)
+		if (descriptor_send(CALLER, &call, sizeof(call), fd, 0))
 			break;
 		if (fd >= 0)
 			close(fd);
@@ -218,25 +203,16 @@ int vsock_host_call(const struct vsock_host *host, u32 id, u32 port, enum vsock_
 int vsock_host_answer(const struct vsock_host *host, u32 *id, int *fd)
 {
 	struct call call;
-	struct iovec iov = { &call, sizeof(call) };
-	union control control;
-	struct msghdr message = { .msg_iov = &iov,
-				  .msg_iovlen = 1,
-				  .msg_control = &control,
-				  .msg_controllen = sizeof(control) };
-	ssize_t n = recvmsg(host->fds[VSOCK_CALLER], &message, MSG_CMSG_CLOEXEC);
+	ssize_t n = descriptor_receive(host->fds[VSOCK_CALLER], &call, sizeof(call), fd);
 
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+	if (n == -EAGAIN || n == -EINTR)
 		return 0;
 	if (n != (ssize_t)sizeof(call))
-		return n < 0 ? -errno : -EPIPE;
+		return n < 0 ? (int)n : -EPIPE;
 	*id = call.id;
-	*fd = call.error;
-	/* without it, this process has no room for one more descriptor */
-	if (!call.error && message.msg_controllen >= CMSG_LEN(sizeof(*fd)) &&
-	    !(message.msg_flags & MSG_CTRUNC))
-		memcpy(fd, CMSG_DATA(&control.header), sizeof(*fd));
-	else if (!call.error)
+	if (call.error)
+		*fd = call.error;
+	else if (*fd < 0) /* this process has no room for one more descriptor */
 		*fd = -EMFILE;
 	return 1;
 }

@@ -54,7 +54,7 @@ static u32 count_files(const struct config *config)
 	}
 	files += virtio_pci_files(5, &config->balloon_function);
 	for (u32 i = 0; i < config->share_count; i++)
-		files += 2 + virtio_pci_files(1, &config->shares[i].function);
+		files += 2 + SHARE_LENT + virtio_pci_files(1, &config->shares[i].function);
 	if (config->console != CONFIG_CONSOLE_SERIAL)
 		files += 2 + virtio_pci_files(2, &config->console_function) + 2 + 8;
 	if (config->vsock.cid)

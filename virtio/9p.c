@@ -2,7 +2,9 @@
  * 9P transport device: carries messages between the driver's buffers and the share's server, which
  * understands them (backends/share.h). One stream each way: what is available goes out in one
  * operation, from the driver's own pages; of what comes in the beginning is read to a small buffer,
- * and a long rest straight to the driver's pages. On the queue's reactor.
+ * and a long rest straight to the driver's pages. Much data of one file does not go that way: the
+ * server lends the file (9p-files.h), which is then read and written here, as a disk is; what fails
+ * so is asked of the server after all, which knows why. On the queue's reactor.
  *
  * Neither side is trusted. A message's size is read once and sent from our copy, so that the server
  * always knows where the next begins; on the way its tag is replaced by the place it has here, so
@@ -11,17 +13,17 @@
  */
 #include <errno.h>
 #include <endian.h>
-#include <fcntl.h>
 #include <linux/virtio_9p.h>
 #include <stdlib.h>
+#include "virtio/9p-files.h"
 #include "virtio/9p.h"
 
 #define REQUESTS	    CONFIG_SHARE_QUEUE_SIZE
 #define CHAIN		    CONFIG_SHARE_QUEUE_SIZE /* longest, in buffers */
-#define HEADER		    7u			    /* size[4] type[1] tag[2] */
-#define HEADER_FLUSH	    9u			    /* and oldtag[2] */
+#define HEADER		    SHARE_HEADER
+#define HEADER_FLUSH	    9u /* and oldtag[2] */
+#define HEADER_FID	    11u
 #define ERROR_SIZE	    11u
-#define PAGE		    4096u
 #define NO_TAG		    0xffff
 #define BUFFER		    KIB(8)
 #define PARTS		    1024 /* the kernel takes no more at once (UIO_MAXIOV) */
@@ -29,7 +31,7 @@
 
 enum { RLERROR = 7, TFLUSH = 108 };
 
-enum p9_state { P9_FREE, P9_PENDING, P9_SENDING, P9_SENT };
+enum p9_state { P9_FREE, P9_IO, P9_PENDING, P9_SENDING, P9_SENT };
 
 struct p9_cursor {
 	const struct iovec *iov;
@@ -37,6 +39,7 @@ struct p9_cursor {
 };
 
 struct p9_request {
+	struct virtio_9p *p9;
 	struct p9_request *next; /* free, pending or sending */
 	enum p9_state state;
 	bool answered; /* before its sending was told to have ended */
@@ -45,22 +48,28 @@ struct p9_request {
 	u32 room, written;
 	u32 header_size;
 	u8 header[SHARE_IO_HEADER];
-	u32 piped;  /* how much of its data goes through a pipe, or at most comes */
-	u32 *slots; /* NULL, or whose number is how many pages of that pipe may be in use ... */
-	u32 taken;  /* ... of which these are for it */
+	bool asks;		  /* for its file; the message comes later, if at all */
+	u8 ask[SHARE_LEND_SIZE];  /* what is sent then */
+	struct p9_file *file;	  /* lent: it is read or written here */
+	struct p9_request *after; /* a flush's, which is not answered sooner */
 	u16 readable;
 	struct p9_cursor answer;
 	struct iovec iov[CHAIN];
+	struct reactor_op op;
+	struct iovec data[CHAIN]; /* its */
 };
 
 struct virtio_9p {
 	struct virtio_device device;
 	struct share *share;
 	struct virtio_queue *queue;
-	struct p9_request *requests; /* REQUESTS of them, touched as they are used */
-	struct p9_request *free;
+	struct p9_request *requests; /* REQUESTS of them, touched as they are used: */
+	u32 used;		     /* so many were */
+	struct p9_request *free;     /* of these */
 	struct p9_request *pending, **pending_end;
-	u32 out; /* sending or sent */
+	u32 out;     /* sending or sent */
+	u32 flushes; /* that come after something */
+	struct p9_files files;
 	bool dead;
 
 	struct reactor_op send;
@@ -69,9 +78,6 @@ struct virtio_9p {
 	struct iovec send_iov[PARTS];
 
 	struct reactor_op receive;
-	u32 slots_out, slots_in; /* of the pipes, in use */
-	struct iovec pipe_iov[CHAIN];
-
 	bool receiving;
 	struct p9_request *current; /* whose answer is being read to its place ... */
 	u32 left;		    /* ... of which so much is missing; or of one to be dropped */
@@ -86,6 +92,14 @@ static u32 get(const u8 *at, u32 bytes)
 
 	memcpy(&value, at, bytes);
 	return le32toh(value);
+}
+
+static u64 get_offset(const u8 *at)
+{
+	u64 value;
+
+	memcpy(&value, at, sizeof(value));
+	return le64toh(value);
 }
 
 static void put(u8 *at, u32 value, u32 bytes)
@@ -139,16 +153,59 @@ static u32 describe(struct p9_cursor cursor, u32 length, struct iovec *parts)
 	return count;
 }
 
+/* The cursor, `length` bytes further on. */
+static struct p9_cursor behind(struct p9_cursor cursor, size_t length)
+{
+	while (length) {
+		size_t n = cursor.iov->iov_len - cursor.offset;
+
+		if (n > length) {
+			cursor.offset += length;
+			break;
+		}
+		length -= n;
+		cursor.iov++;
+		cursor.offset = 0;
+	}
+	return cursor;
+}
+
+/* What its fid, or every one, stands for now, or stood for, is not known any more. */
+static void forget_files(struct virtio_9p *p9, const struct p9_request *request)
+{
+	if (request->header[4] == SHARE_TCLUNK && request->header_size == HEADER_FID)
+		p9_files_forget(&p9->files, get(request->header + HEADER, 4));
+	else if (request->header[4] == SHARE_TVERSION)
+		p9_files_clear(&p9->files);
+}
+
+static void unfollow(struct virtio_9p *p9, struct p9_request *flush)
+{
+	p9->flushes -= flush->after != NULL;
+	flush->after = NULL;
+}
+
 static void complete(struct virtio_9p *p9, struct p9_request *request)
 {
 	if (request->state >= P9_SENDING)
 		p9->out--;
-	if (request->slots)
-		*request->slots -= request->taken;
+	if (request->file)
+		p9_file_unuse(&p9->files, request->file);
+	forget_files(p9, request);
+	unfollow(p9, request);
 	request->state = P9_FREE;
 	request->next = p9->free;
 	p9->free = request;
 	virtio_queue_push(p9->queue, request->head, request->written);
+	for (u32 i = 0; i < p9->used && p9->flushes; i++) {
+		struct p9_request *flush = &p9->requests[i];
+
+		if (flush->after != request)
+			continue;
+		unfollow(p9, flush);
+		if (flush->state == P9_SENT && flush->answered)
+			complete(p9, flush);
+	}
 }
 
 static void complete_with_error(struct virtio_9p *p9, struct p9_request *request, int error)
@@ -172,8 +229,8 @@ static void fail_all(struct virtio_9p *p9)
 		return;
 	p9->pending = p9->in_send = p9->current = NULL;
 	p9->pending_end = &p9->pending;
-	for (u32 i = 0; i < REQUESTS; i++)
-		if (p9->requests[i].state != P9_FREE)
+	for (u32 i = 0; i < p9->used; i++)
+		if (p9->requests[i].state > P9_IO)
 			complete_with_error(p9, &p9->requests[i], EIO);
 }
 
@@ -202,70 +259,28 @@ static void submit_send(struct virtio_9p *p9)
 }
 
 static void submit_receive(struct virtio_9p *p9);
+static void finish(struct virtio_9p *p9, struct p9_request *request);
 
-/* ---- much data, through pipes (backends/share.h) ---- */
-
-/* How many pages the first parts of pipe_iov lie in. */
-static u32 pages(const struct iovec *iov, u32 count)
+static void enqueue(struct virtio_9p *p9, struct p9_request *request)
 {
-	u32 sum = 0;
-
-	for (u32 i = 0; i < count; i++)
-		sum += (u32)(((uintptr_t)iov[i].iov_base % PAGE + iov[i].iov_len + PAGE - 1) /
-			     PAGE);
-	return sum;
+	request->state = P9_PENDING;
+	request->next = NULL;
+	*p9->pending_end = request;
+	p9->pending_end = &request->next;
 }
 
-/* A Tread or Twrite whose header was read as far as its count; the cursor is behind that. */
-static void choose_pipe(struct virtio_9p *p9, struct p9_request *request, struct p9_cursor cursor)
+/* Describes a message from its beginning on, in so many parts. */
+static u32 describe_message(struct p9_request *request, struct iovec *parts)
 {
-	u8 *header = request->header;
-	u32 count = get(header + SHARE_IO_HEADER - 4, 4), taken;
-	bool writes = header[4] == SHARE_TWRITE;
-	u32 *slots = writes ? &p9->slots_out : &p9->slots_in;
+	const struct p9_cursor start = { request->iov, 0 };
 
-	if (count < SHARE_MUCH || count > SHARE_MSIZE ||
-	    request->size - SHARE_IO_HEADER != (writes ? count : 0))
-		return;
-	if (writes)
-		taken = pages(p9->pipe_iov, describe(cursor, count, p9->pipe_iov));
-	else if (request->room >= SHARE_RREAD + count)
-		taken = (get(header + HEADER + 4, 4) % PAGE + count + PAGE - 1) / PAGE;
-	else
-		return;
-	if (*slots + taken > p9->share->slots)
-		return;
-	*slots += taken;
-	request->slots = slots;
-	request->taken = taken;
-	request->piped = count;
-	request->size = SHARE_IO_HEADER;
-	put(header, SHARE_IO_HEADER, 4);
-	header[4]++;
-}
-
-static bool pipe_out(struct virtio_9p *p9, struct p9_request *request, struct p9_cursor cursor)
-{
-	u32 parts = describe(cursor, request->piped, p9->pipe_iov);
-
-	/* all at once: there is room */
-	return vmsplice(p9->share->pipe_out, p9->pipe_iov, parts, SPLICE_F_NONBLOCK) ==
-	       (ssize_t)request->piped;
-}
-
-/* What the pipe has for an answer, to its place. False: less than that. */
-static bool pipe_in(struct virtio_9p *p9, struct p9_request *request, u32 count)
-{
-	u8 header[SHARE_RREAD] = { [4] = SHARE_TREAD + 1 };
-	u32 parts;
-
-	put(header, SHARE_RREAD + count, 4);
-	put(header + 5, request->tag, 2);
-	put(header + HEADER, count, 4);
-	copy(&request->answer, header, SHARE_RREAD, true);
-	request->written = SHARE_RREAD + count;
-	parts = describe(request->answer, count, p9->pipe_iov);
-	return readv(p9->share->pipe_in, p9->pipe_iov, (int)parts) == (ssize_t)count;
+	if (request->asks) {
+		*parts = (struct iovec){ request->ask, sizeof(request->ask) };
+		return 1;
+	}
+	*parts = (struct iovec){ request->header, request->header_size };
+	return 1 + describe(behind(start, request->header_size),
+			    request->size - request->header_size, parts + 1);
 }
 
 /* All that is pending, as far as one operation carries it. */
@@ -277,17 +292,7 @@ static void send_pending(struct virtio_9p *p9)
 	if (p9->sending || !p9->pending)
 		return;
 	while ((request = p9->pending) && parts + 1 + request->readable <= PARTS) {
-		struct p9_cursor cursor = { request->iov, 0 };
-		u8 skipped[SHARE_IO_HEADER];
-
-		p9->send_iov[parts++] = (struct iovec){ request->header, request->header_size };
-		copy(&cursor, skipped, request->header_size, false);
-		if (request->slots == &p9->slots_out && !pipe_out(p9, request, cursor)) {
-			lose(p9, "cannot be reached");
-			return;
-		}
-		parts += describe(cursor, request->size - request->header_size,
-				  &p9->send_iov[parts]);
+		parts += describe_message(request, &p9->send_iov[parts]);
 		request->state = P9_SENDING;
 		p9->out++;
 		p9->pending = request->next;
@@ -342,9 +347,108 @@ static void send_done(struct reactor_op *op, s32 result)
 		p9->in_send = request->next;
 		request->state = P9_SENT;
 		if (request->answered)
-			complete(p9, request);
+			finish(p9, request);
 	}
 	send_pending(p9);
+}
+
+/* ---- files that were lent ---- */
+
+/* One that the file does not do is the server's, as are the reasons. */
+static void io_done(struct reactor_op *op, s32 result)
+{
+	struct p9_request *request = container_of(op, struct p9_request, op);
+	struct virtio_9p *p9 = request->p9;
+	u8 answer[SHARE_RREAD] = { [4] = request->header[4] + 1 };
+
+	if (result < 0 && !p9->dead) {
+		p9_file_unuse(&p9->files, request->file);
+		request->file = NULL;
+		enqueue(p9, request);
+		send_pending(p9);
+		return;
+	}
+	if (result < 0) {
+		complete_with_error(p9, request, EIO);
+		return;
+	}
+	request->written = SHARE_RREAD + (op->code == REACTOR_READV ? (u32)result : 0);
+	put(answer, request->written, 4);
+	put(answer + 5, request->tag, 2);
+	put(answer + HEADER, (u32)result, 4);
+	copy(&request->answer, answer, sizeof(answer), true);
+	complete(p9, request);
+}
+
+static void start_io(struct virtio_9p *p9, struct p9_request *request)
+{
+	const struct p9_cursor start = { request->iov, 0 };
+	const bool write = request->header[4] == SHARE_TWRITE;
+	const struct p9_cursor data =
+		write ? behind(start, SHARE_IO_HEADER) : behind(request->answer, SHARE_RREAD);
+	const u32 count = get(request->header + SHARE_IO_HEADER - 4, 4);
+
+	request->state = P9_IO;
+	request->file->written |= write;
+	request->op = (struct reactor_op){
+		.done = io_done,
+		.code = write ? REACTOR_WRITEV : REACTOR_READV,
+		.file = request->file->file,
+		.iov = request->data,
+		.iov_count = describe(data, count, request->data),
+		.offset = get_offset(request->header + HEADER + 4),
+	};
+	reactor_submit(p9->queue->reactor, &request->op);
+}
+
+/* A Tread or Twrite of much, whole and with room for what it reads? */
+static bool is_much(const struct p9_request *request)
+{
+	const u32 count = get(request->header + SHARE_IO_HEADER - 4, 4);
+	const bool write = request->header[4] == SHARE_TWRITE;
+
+	return count >= SHARE_MUCH && count <= SHARE_MSIZE &&
+	       request->size - SHARE_IO_HEADER == (write ? count : 0) &&
+	       (write || request->room - SHARE_RREAD >= count) &&
+	       get_offset(request->header + HEADER + 4) <= INT64_MAX;
+}
+
+/* Its data goes straight to or from its file if that is lent; else that may be asked for first. */
+static void begin_io(struct virtio_9p *p9, struct p9_request *request)
+{
+	const u32 fid = get(request->header + HEADER, 4);
+	struct p9_file *file = p9_files_find(&p9->files, fid);
+
+	if (file && file->fd >= 0) {
+		request->file = file;
+		file->users++;
+		start_io(p9, request);
+		return;
+	}
+	if (file && p9_file_wanted(file, get(request->header + SHARE_IO_HEADER - 4, 4))) {
+		request->asks = true;
+		memcpy(request->ask, request->header, HEADER_FID);
+		put(request->ask, SHARE_LEND_SIZE, 4);
+		request->ask[4] = SHARE_TLEND;
+	}
+	enqueue(p9, request);
+}
+
+/* The server has answered what was asked first. False: it cannot have. */
+static bool take_lent(struct virtio_9p *p9, struct p9_request *request, const u8 *answer)
+{
+	int fd;
+
+	if (answer[4] == RLERROR)
+		return true;
+	if (answer[4] != SHARE_TLEND + 1 || get(answer, 4) != HEADER)
+		return false;
+	fd = share_take_file(p9->share);
+	if (fd >= 0)
+		request->file = p9_files_lend(&p9->files, get(request->header + HEADER, 4), fd);
+	if (request->file)
+		request->file->users++;
+	return fd >= 0 || fd == -EMFILE;
 }
 
 /* ---- receiving ---- */
@@ -364,11 +468,30 @@ static void submit_receive(struct virtio_9p *p9)
 	reactor_submit(p9->queue->reactor, op);
 }
 
+/* It was sent and is answered. */
+static void finish(struct virtio_9p *p9, struct p9_request *request)
+{
+	const struct p9_request *after = request->after;
+
+	if (after && (after->state == P9_IO || after->asks))
+		return; /* the server did not know */
+	if (!request->asks) {
+		complete(p9, request);
+		return;
+	}
+	p9->out--;
+	request->asks = request->answered = false;
+	if (request->file)
+		start_io(p9, request);
+	else
+		enqueue(p9, request);
+}
+
 static void answered(struct virtio_9p *p9, struct p9_request *request)
 {
 	request->answered = true;
 	if (request->state == P9_SENT)
-		complete(p9, request);
+		finish(p9, request);
 }
 
 /* The answer that begins at `at`, of which there are `length` bytes, at least a header. Returns how
@@ -376,22 +499,19 @@ static void answered(struct virtio_9p *p9, struct p9_request *request)
 static u32 take_answer(struct virtio_9p *p9, u8 *at, u32 length)
 {
 	u32 size = get(at, 4), place = get(at + 5, 2), n;
-	struct p9_request *request = &p9->requests[place < REQUESTS ? place : 0];
+	struct p9_request *request = &p9->requests[place < p9->used ? place : 0];
 
-	if (place >= REQUESTS || request->state < P9_SENDING || request->answered ||
+	if (place >= p9->used || request->state < P9_SENDING || request->answered ||
 	    size < HEADER || size > SHARE_MSIZE)
 		return 0;
-	if (at[4] == SHARE_TREAD) {
-		u32 count = get(at + HEADER, 4);
-
-		if (request->slots != &p9->slots_in || size != SHARE_RREAD ||
-		    count > request->piped || !pipe_in(p9, request, count))
-			return 0;
-		answered(p9, request);
-		return size;
-	}
 	n = size < length ? size : length;
 	p9->left = size - n;
+	if (request->asks) {
+		if (!take_lent(p9, request, at))
+			return 0;
+		answered(p9, request);
+		return n;
+	}
 	if (size > request->room) {
 		/* The driver left too little room: the server cannot know that. */
 		u8 error[ERROR_SIZE] = {
@@ -423,8 +543,7 @@ static bool take_answers(struct virtio_9p *p9)
 		if (p9->left) { /* of one to be dropped */
 			n = p9->left < p9->have - at ? p9->left : p9->have - at;
 			p9->left -= n;
-		} else if (p9->have - at < HEADER ||
-			   (p9->buffer[at + 4] == SHARE_TREAD && p9->have - at < SHARE_RREAD)) {
+		} else if (p9->have - at < HEADER) {
 			break;
 		} else {
 			n = take_answer(p9, p9->buffer + at, p9->have - at);
@@ -476,9 +595,12 @@ static void receive_done(struct reactor_op *op, s32 result)
 		}
 	}
 	p9->have += n;
-	if (!take_answers(p9))
+	if (!take_answers(p9)) {
 		lose(p9, "talks nonsense");
-	else if (p9->out && !p9->receiving)
+		return;
+	}
+	send_pending(p9);
+	if (p9->out && !p9->receiving)
 		submit_receive(p9);
 }
 
@@ -487,7 +609,7 @@ static void receive_done(struct reactor_op *op, s32 result)
 /* Where the request with this tag is. */
 static u16 place_of(const struct virtio_9p *p9, u32 tag)
 {
-	for (u16 i = 0; i < REQUESTS; i++)
+	for (u16 i = 0; i < p9->used; i++)
 		if (p9->requests[i].state != P9_FREE && p9->requests[i].tag == tag)
 			return i;
 	return NO_TAG;
@@ -499,8 +621,10 @@ static bool read_header(struct virtio_9p *p9, struct p9_request *request,
 {
 	struct p9_cursor cursor = { request->iov, 0 };
 	u8 *header = request->header;
+	u16 place;
 
 	request->tag = NO_TAG;
+	header[4] = 0;
 	if (buffer->readable_bytes < HEADER)
 		return false;
 	copy(&cursor, header, HEADER, false);
@@ -513,17 +637,22 @@ static bool read_header(struct virtio_9p *p9, struct p9_request *request,
 		return false;
 	if (header[4] == TFLUSH && request->size >= HEADER_FLUSH) {
 		copy(&cursor, header + HEADER, 2, false);
-		put(header + HEADER, place_of(p9, get(header + HEADER, 2)), 2);
+		place = place_of(p9, get(header + HEADER, 2));
+		put(header + HEADER, place, 2);
 		request->header_size = HEADER_FLUSH;
+		request->after = place == NO_TAG ? NULL : &p9->requests[place];
+		p9->flushes += request->after != NULL;
+	}
+	if (header[4] == SHARE_TCLUNK && request->size >= HEADER_FID) {
+		copy(&cursor, header + HEADER, HEADER_FID - HEADER, false);
+		request->header_size = HEADER_FID;
 	}
 	if ((header[4] == SHARE_TREAD || header[4] == SHARE_TWRITE) &&
 	    request->size >= SHARE_IO_HEADER) {
 		copy(&cursor, header + HEADER, SHARE_IO_HEADER - HEADER, false);
 		request->header_size = SHARE_IO_HEADER;
-		choose_pipe(p9, request, cursor);
 	}
-	/* What an answer is called is ours to use (backends/share.h). */
-	return request->slots || (header[4] != SHARE_TREAD + 1 && header[4] != SHARE_TWRITE + 1);
+	return header[4] != SHARE_TLEND; /* that is ours */
 }
 
 static void begin(struct virtio_9p *p9, struct p9_request *request, const struct vq_buffer *buffer)
@@ -532,19 +661,30 @@ static void begin(struct virtio_9p *p9, struct p9_request *request, const struct
 	request->readable = buffer->readable;
 	request->room = buffer->writable_bytes;
 	request->answer = (struct p9_cursor){ request->iov + buffer->readable, 0 };
-	request->answered = false;
-	request->slots = NULL;
+	request->answered = request->asks = false;
+	request->file = NULL;
+	request->after = NULL;
 	request->written = 0;
 	if (!read_header(p9, request, buffer)) {
 		complete_with_error(p9, request, EINVAL);
 	} else if (p9->dead) {
 		complete_with_error(p9, request, EIO);
+	} else if (request->header_size == SHARE_IO_HEADER && is_much(request)) {
+		begin_io(p9, request);
 	} else {
-		request->state = P9_PENDING;
-		request->next = NULL;
-		*p9->pending_end = request;
-		p9->pending_end = &request->next;
+		forget_files(p9, request);
+		enqueue(p9, request);
 	}
+}
+
+/* One that is free: the first of the list, or NULL. */
+static struct p9_request *free_request(struct virtio_9p *p9)
+{
+	if (!p9->free && p9->used < REQUESTS) {
+		p9->free = &p9->requests[p9->used++];
+		p9->free->p9 = p9;
+	}
+	return p9->free;
 }
 
 static enum virtio_served p9_serve(struct virtio_queue *queue)
@@ -553,7 +693,8 @@ static enum virtio_served p9_serve(struct virtio_queue *queue)
 	struct p9_request *request;
 	struct vq_buffer buffer;
 
-	while ((request = p9->free) && virtio_queue_pop(queue, &buffer, request->iov, CHAIN) == 1) {
+	while ((request = free_request(p9)) &&
+	       virtio_queue_pop(queue, &buffer, request->iov, CHAIN) == 1) {
 		if (buffer.writable_bytes < ERROR_SIZE) {
 			virtio_device_broken(queue->device,
 					     "a 9p request has no room for an answer");
@@ -578,6 +719,7 @@ static void p9_queue_stop(struct virtio_queue *queue)
 		complete(p9, request);
 	}
 	p9->pending_end = &p9->pending;
+	p9_files_clear(&p9->files); /* the next driver begins anew */
 }
 
 static const struct virtio_device_ops p9_ops = {
@@ -587,18 +729,6 @@ static const struct virtio_device_ops p9_ops = {
 	.serve = p9_serve,
 	.queue_stop = p9_queue_stop,
 };
-
-static int make_requests(struct virtio_9p *p9)
-{
-	p9->requests = virtio_room(REQUESTS * sizeof(*p9->requests));
-	if (!p9->requests)
-		return -ENOMEM;
-	for (u32 i = REQUESTS; i-- > 0;) {
-		p9->requests[i].next = p9->free;
-		p9->free = &p9->requests[i];
-	}
-	return 0;
-}
 
 int virtio_9p_create(struct virtio_9p **out, const struct virtio_9p_options *options)
 {
@@ -617,8 +747,12 @@ int virtio_9p_create(struct virtio_9p **out, const struct virtio_9p_options *opt
 		.config_size = (u32)(sizeof(struct virtio_9p_config) + tag),
 	};
 	struct virtio_9p *p9 = calloc(1, sizeof(*p9));
-	int err = p9 ? make_requests(p9) : -ENOMEM;
+	int err = 0;
 
+	if (p9)
+		p9->requests = virtio_room(REQUESTS * sizeof(*p9->requests));
+	if (!p9 || !p9->requests)
+		err = -ENOMEM;
 	if (err)
 		log_line("%s: out of memory; free some", options->name);
 	else
@@ -634,6 +768,7 @@ int virtio_9p_create(struct virtio_9p **out, const struct virtio_9p_options *opt
 	p9->share = options->share;
 	p9->queue = &p9->device.queues[0];
 	p9->queue->owner = p9;
+	p9_files_init(&p9->files, p9->queue->reactor);
 	p9->pending_end = &p9->pending;
 	p9->send = (struct reactor_op){ .done = send_done,
 					.code = REACTOR_WRITEV,

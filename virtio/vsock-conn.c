@@ -146,7 +146,7 @@ struct vsock_conn *vsock_begin(struct virtio_vsock *vsock, enum vsock_state stat
 bool vsock_adopt(struct vsock_conn *conn, int fd)
 {
 	struct virtio_vsock *vsock = conn->vsock;
-	reactor_file file = reactor_own_file_add(vsock->reactor, fd);
+	reactor_file file = reactor_own_file_add(vsock->reactor, fd, false);
 
 	if (file < 0) {
 		log_limited(&vsock->lines, 10, "%s: a connection cannot be served: %s",

@@ -165,9 +165,9 @@ int reactor_file_iopoll(struct reactors *reactors, reactor_file file, const char
 /* Frees the number; nothing may be in flight on it. Main thread. */
 void reactor_file_remove(struct reactors *reactors, reactor_file file);
 
-/* [reactor] The same two for this reactor alone, which may then close the descriptor. The number,
- * or -errno. */
-reactor_file reactor_own_file_add(struct reactor *reactor, int fd);
+/* [reactor] The same two for this reactor alone, which may then close the descriptor. disk: a
+ * regular file, else something that can be waited for. The number, or -errno. */
+reactor_file reactor_own_file_add(struct reactor *reactor, int fd, bool disk);
 void reactor_own_file_remove(struct reactor *reactor, reactor_file file);
 
 /* After removals, of several numbers at once: has the kernel let go of their files soon (within

@@ -126,9 +126,9 @@ static void renew_run(void *arg)
 	reactor->reactors->engine->renew(reactor);
 }
 
-reactor_file reactor_own_file_add(struct reactor *reactor, int fd)
+reactor_file reactor_own_file_add(struct reactor *reactor, int fd, bool disk)
 {
-	reactor_file file = reactor_number_take(reactor->reactors, fd, false);
+	reactor_file file = reactor_number_take(reactor->reactors, fd, disk);
 	int error;
 
 	if (file < 0)

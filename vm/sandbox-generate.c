@@ -110,8 +110,8 @@ static const struct rule calls[] = {
 	CALL(fdatasync, M | R | W),
 	CALL(fallocate, M | R | W), /* main: gives guest RAM in hugetlb pages back */
 	CALL(lseek, M),
-	CALL(fstat, M), /* which the C library writes in either way */
-	CALL_IF(newfstatat, M, 3, LOW, AT_EMPTY_PATH),
+	CALL(fstat, M | R), /* which the C library writes in either way */
+	CALL_IF(newfstatat, M | R, 3, LOW, AT_EMPTY_PATH),
 	CALL(close, M | R),
 	CALL(poll, ANY), /* whoever logs looks first whether there is room */
 	CALL(ppoll, M | V | R),
@@ -128,7 +128,6 @@ static const struct rule calls[] = {
 	CALL(accept4, R),
 	CALL(shutdown, R),
 	CALL(recvmsg, R),
-	CALL(vmsplice, R),				    /* to a share's server */
 	CALL_IF(recvfrom, R, 3, LOW, MSG_PEEK | MSG_TRUNC), /* how long is a message? */
 	CALL_IF(socket, N, 0, LOW, AF_UNIX),
 	CALL(connect, N),
@@ -148,7 +147,7 @@ static const struct rule calls[] = {
 	CALL(close, S),
 	CALL(pread64, S),
 	CALL(pwrite64, S),
-	CALL(splice, S),
+	CALL(sendmsg, S), /* files, to the machine */
 	CALL(getdents64, S),
 	CALL(lseek, S),
 	CALL(fstat, S),
@@ -158,6 +157,8 @@ static const struct rule calls[] = {
 	CALL(fdatasync, S),
 	CALL(dup, S),
 	CALL_IF(fcntl, S, 1, LOW, F_DUPFD_CLOEXEC),
+	CALL_IF(fcntl, S, 1, LOW, F_GETFL),
+	CALL_IF(fcntl, S, 1, LOW, F_SETFL),
 	CALL_IF(fcntl, S, 1, LOW, F_OFD_SETLK),
 	CALL_IF(fcntl, S, 1, LOW, F_OFD_GETLK),
 	CALL(readlinkat, S),

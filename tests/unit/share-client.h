@@ -67,7 +67,6 @@ struct client {
 	u32 length;
 	u8 *in; /* the answer: its body */
 	u32 in_length;
-	bool piped; /* what was read came through the pipe */
 	u16 tag;
 };
 
@@ -158,8 +157,7 @@ static inline int call(struct client *c)
 	assert_int_equal(tag, c->tag);
 	if (type == 7)
 		return -(int)got(c, 0, 4);
-	c->piped = type == SHARE_TREAD && c->out[4] == SHARE_TREAD + 1;
-	assert_int_equal(type, c->piped ? SHARE_TREAD : c->out[4] | 1);
+	assert_int_equal(type, c->out[4] | 1);
 	return 0;
 }
 
@@ -250,33 +248,15 @@ static inline int read_at(struct client *c, u32 fid, u64 offset, u32 length)
 	return err ? err : (int)got(c, 0, 4);
 }
 
-/* The same through the pipes, as the device does it. */
-static inline int write_piped(struct client *c, u32 fid, u64 offset, const void *bytes, u32 length)
+/* Asks for the file of a fid: its descriptor, or -errno. */
+static inline int lend(struct client *c, u32 fid)
 {
 	int err;
 
-	assert_int_equal(write(c->share.pipe_out, bytes, length), length);
-	start(c, SHARE_TWRITE + 1);
+	start(c, SHARE_TLEND);
 	put(c, fid, 4);
-	put(c, offset, 8);
-	put(c, length, 4);
 	err = call(c);
-	return err ? err : (int)got(c, 0, 4);
-}
-
-static inline int read_piped(struct client *c, u32 fid, u64 offset, u32 length)
-{
-	int err, n;
-
-	start(c, SHARE_TREAD + 1);
-	put(c, fid, 4);
-	put(c, offset, 8);
-	put(c, length, 4);
-	err = call(c);
-	n = err ? err : (int)got(c, 0, 4);
-	if (c->piped)
-		assert_int_equal(read(c->share.pipe_in, c->in + 4, (size_t)n), n);
-	return n;
+	return err ? err : share_take_file(&c->share);
 }
 
 struct attr {

@@ -1,9 +1,12 @@
 /* tsan: the 9P device between a driver and a server, either of which may be hostile: here the test
  * is both, on both engines. */
 #include "tests/unit/driver.h"
+#include <dirent.h>
 #include <fcntl.h>
 #include <linux/virtio_9p.h>
+#include <stdlib.h>
 #include <sys/socket.h>
+#include "backends/descriptor.h"
 #include "virtio/9p.h"
 
 #define RAM    MIB(8)
@@ -18,9 +21,10 @@ struct fixture {
 	struct virtio_9p *p9;
 	struct virtio_device *device;
 	struct driver_ring ring;
-	int interrupt, server, pipe_in, pipe_out; /* the server's ends */
-	u32 count;				  /* of a read or write */
-	u8 message[MIB(1)];			  /* as the server got it */
+	int interrupt, server, files; /* the server's ends */
+	u32 fid, count;		      /* of a read or write */
+	u64 offset;
+	u8 message[MIB(1)]; /* as the server got it */
 };
 
 static void begin(struct fixture *f)
@@ -42,16 +46,10 @@ static int up(void **state, bool epoll)
 	driver_machine_up(&f->machine, RAM, 1, epoll);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
 	f->server = ends[1];
-	f->share =
-		(struct share){ .path = "/srv", .fd = ends[0], .dup = dup(ends[0]), .slots = 19 };
-	assert_int_equal(pipe(ends), 0);
-	f->pipe_in = ends[0];
-	f->share.pipe_out = ends[1];
-	assert_int_equal(pipe(ends), 0);
-	f->share.pipe_in = ends[0];
-	f->pipe_out = ends[1];
-	fcntl(f->pipe_in, F_SETPIPE_SZ, KIB(128));
-	fcntl(f->pipe_out, F_SETPIPE_SZ, KIB(128));
+	f->share = (struct share){ .path = "/srv", .fd = ends[0], .dup = dup(ends[0]) };
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends), 0);
+	f->files = ends[1];
+	f->share.files = ends[0];
 	assert_int_equal(write(f->server, "x", 1), 1); /* it is ready */
 	assert_int_equal(share_register(&f->share, f->machine.reactors), 0);
 	options.memory = &f->machine.memory;
@@ -82,15 +80,13 @@ static int down(void **state)
 	struct fixture *f = *state;
 
 	close(f->server);
-	close(f->pipe_in);
-	close(f->pipe_out);
+	close(f->files);
 	virtio_device_power_on(f->device);
 	driver_machine_stop(&f->machine);
 	virtio_9p_destroy(f->p9);
 	close(f->share.fd);
 	close(f->share.dup);
-	close(f->share.pipe_in);
-	close(f->share.pipe_out);
+	close(f->share.files);
 	driver_machine_down(&f->machine);
 	close(f->interrupt);
 	return 0;
@@ -140,8 +136,12 @@ static int ask_as(struct fixture *f, u32 n, u8 type, u16 tag, u32 claims, u32 si
 	for (u32 i = 0; i < size; i++)
 		at(f, OUT(n))[i] = (u8)(i + n);
 	put_header(at(f, OUT(n)), claims, type, tag);
-	if (size >= SHARE_IO_HEADER && type >= SHARE_TREAD && type <= SHARE_TWRITE + 1)
-		memcpy(at(f, OUT(n)) + SHARE_IO_HEADER - 4, &f->count, 4);
+	if (size >= SHARE_LEND_SIZE && type >= SHARE_TREAD)
+		memcpy(at(f, OUT(n)) + 7, &f->fid, 4);
+	if (size >= SHARE_IO_HEADER && (type == SHARE_TREAD || type == SHARE_TWRITE)) {
+		memcpy(at(f, OUT(n)) + 11, &f->offset, 8);
+		memcpy(at(f, OUT(n)) + 19, &f->count, 4);
+	}
 	memset(at(f, IN(n)), 0xee, room);
 	head = size > first ? driver_add(&f->ring, parts, 4)
 			    : driver_add(&f->ring,
@@ -296,104 +296,369 @@ static void waits_for_a_slow_server(void **state)
 		ended(f, &written);
 }
 
-/* A read or write of `count` bytes: in this many bytes, with this much room. How it came to the
- * server: its type there. */
-static u8 io(struct fixture *f, u32 n, u8 type, u32 count, u32 size, u32 room)
+/* ---- files that the server lends ---- */
+
+/* A file of 64 KiB, whose bytes are known, without a name. */
+static int make_file(int flags)
 {
+	static u8 bytes[KIB(64)];
+	char path[] = "/tmp/vmm-9p-XXXXXX";
+	int fd = mkstemp(path), reopened;
+
+	for (u32 i = 0; i < sizeof(bytes); i++)
+		bytes[i] = (u8)(i * 7 + i / 256);
+	assert_int_equal(write(fd, bytes, sizeof(bytes)), sizeof(bytes));
+	reopened = open(path, flags);
+	assert_true(reopened >= 0);
+	unlink(path);
+	close(fd);
+	return reopened;
+}
+
+/* A read or write of `count` bytes of fid: in this many bytes, with this much room. */
+static int io(struct fixture *f, u32 n, u8 type, u32 fid, u32 count, u32 size, u32 room)
+{
+	f->fid = fid;
 	f->count = count;
-	ask_as(f, n, type, (u16)(30 + n), size, size, room);
+	return ask_as(f, n, type, (u16)(30 + n), size, size, room);
+}
+
+static int read_much(struct fixture *f, u32 n, u32 fid)
+{
+	return io(f, n, SHARE_TREAD, fid, 40000, 23, 40011);
+}
+
+/* How it comes to the server, which has nothing else to take. */
+static u8 comes(struct fixture *f)
+{
 	take(f);
-	assert_int_equal(size_of(f->message), f->message[4] & 1 ? SHARE_IO_HEADER : size);
-	if (type != 100)
-		assert_int_equal(size_of(f->message + SHARE_IO_HEADER - 4), count);
 	return f->message[4];
 }
 
-static void answer_read(struct fixture *f, u16 tag, u32 count, u32 there)
+static void answer_as(struct fixture *f, u8 type, u16 tag)
 {
-	static u8 bytes[KIB(64)];
-	u8 message[SHARE_RREAD];
+	u8 bytes[7];
 
-	memset(bytes, 0x77, there);
-	assert_int_equal(write(f->pipe_out, bytes, there), there);
-	put_header(message, SHARE_RREAD, SHARE_TREAD, tag);
-	memcpy(message + 7, &count, 4);
-	/* in two pieces, as a stream may be */
-	assert_int_equal(write(f->server, message, 9), 9);
-	usleep(1000);
-	assert_int_equal(write(f->server, message + 9, 2), 2);
+	put_header(bytes, sizeof(bytes), type, tag);
+	assert_int_equal(write(f->server, bytes, sizeof(bytes)), sizeof(bytes));
 }
 
-static void moves_much_by_pipes(void **state)
+/* The file's descriptor is asked for, and given. */
+static void lend(struct fixture *f, u32 fid, int fd)
+{
+	assert_int_equal(comes(f), SHARE_TLEND);
+	assert_int_equal(size_of(f->message), SHARE_LEND_SIZE);
+	assert_int_equal(size_of(f->message + 7), fid);
+	assert_int_equal(descriptor_send(f->files, "", 1, fd, 0), 0);
+	answer_as(f, SHARE_TLEND + 1, tag_of(f->message));
+}
+
+static void error(struct fixture *f, u32 number)
+{
+	u8 bytes[11];
+
+	put_header(bytes, sizeof(bytes), 7, tag_of(f->message));
+	memcpy(bytes + 7, &number, 4);
+	assert_int_equal(write(f->server, bytes, sizeof(bytes)), sizeof(bytes));
+}
+
+/* The answer n, to a read of so much. */
+static void was_read(struct fixture *f, u32 n, u32 count)
+{
+	const u8 *in = at(f, IN(n));
+
+	assert_int_equal(size_of(in), count + 11);
+	assert_int_equal(in[4], SHARE_TREAD + 1);
+	assert_int_equal(tag_of(in), 30 + n);
+	assert_int_equal(size_of(in + 7), count);
+	for (u32 i = 0; i < count; i++) {
+		u64 at = f->offset + i;
+
+		assert_int_equal(in[11 + i], (u8)(at * 7 + at / 256));
+	}
+}
+
+static void reads_what_was_lent(struct fixture *f, u32 n, u32 count)
+{
+	u32 written;
+
+	ended(f, &written);
+	assert_int_equal(written, count + 11);
+	was_read(f, n, count);
+}
+
+/* Nothing more has come to the server. */
+static void is_quiet(struct fixture *f)
+{
+	assert_int_equal(recv(f->server, f->message, 1, MSG_DONTWAIT), -1);
+	assert_int_equal(errno, EAGAIN);
+}
+
+static void lends_and_uses(void **state)
+{
+	struct fixture *f = *state;
+	int fd = make_file(O_RDWR);
+	u32 written;
+	u8 byte;
+
+	read_much(f, 0, 9);
+	assert_int_equal(comes(f), SHARE_TREAD); /* it may be all that is read of it */
+	answer(f, tag_of(f->message), 7, 0);
+	ended(f, &written);
+	read_much(f, 0, 9);
+	lend(f, 9, fd);
+	reads_what_was_lent(f, 0, 40000);
+	for (u32 round = 0; round < 20; round++) {
+		f->offset = round * 1000;
+		read_much(f, 0, 9);
+		reads_what_was_lent(f, 0, round * 1000 + 40000 <= KIB(64) ? 40000 : 45536);
+	}
+	/* up to its end, and behind that */
+	f->offset = 30000;
+	read_much(f, 1, 9);
+	reads_what_was_lent(f, 1, KIB(64) - 30000);
+	f->offset = MIB(1);
+	read_much(f, 1, 9);
+	reads_what_was_lent(f, 1, 0);
+	/* what is written is asked by its sum, too */
+	f->offset = 5000;
+	io(f, 2, SHARE_TWRITE, 9, 50000, 50023, 64);
+	ended(f, &written);
+	assert_int_equal(written, 11);
+	assert_int_equal(size_of(at(f, IN(2))), 11);
+	assert_int_equal(at(f, IN(2))[4], SHARE_TWRITE + 1);
+	assert_int_equal(tag_of(at(f, IN(2))), 32);
+	assert_int_equal(size_of(at(f, IN(2)) + 7), 50000);
+	for (u32 i = 0; i < 50000; i++) {
+		assert_int_equal(pread(fd, &byte, 1, 5000 + i), 1);
+		assert_int_equal(byte, (u8)(i + 23 + 2));
+	}
+	is_quiet(f);
+	close(fd);
+}
+
+/* What is little, or has no room, or is something else than it says, is the server's. */
+static void leaves_the_rest_to_the_server(void **state)
 {
 	static const struct {
 		u8 type;
 		u32 count, size, room;
+		u64 offset;
 	} plain[] = {
-		{ SHARE_TREAD, 16383, 23, 40011 },  { SHARE_TREAD, 40000, 23, 40010 },
-		{ SHARE_TREAD, 40000, 24, 40011 },  { SHARE_TREAD, ~0u, 23, 40011 },
-		{ SHARE_TWRITE, 40001, 40023, 64 }, { SHARE_TWRITE, 30000, 40023, 64 },
+		{ SHARE_TREAD, 16383, 23, 40011, 0 },
+		{ SHARE_TREAD, 40000, 23, 40010, 0 },
+		{ SHARE_TREAD, 40000, 24, 40011, 0 },
+		{ SHARE_TREAD, ~0u, 23, 40011, 0 },
+		{ SHARE_TREAD, 40000, 23, 40011, ~0ull },
+		{ SHARE_TREAD, 40000, 22, 40011, 0 },
+		{ SHARE_TWRITE, 40001, 40023, 64, 0 },
+		{ SHARE_TWRITE, 30000, 40023, 64, 0 },
+		{ SHARE_TWRITE, 40000, 40023, 64, BIT64(63) },
 	};
-	static u8 bytes[KIB(64)];
 	struct fixture *f = *state;
+	int fd = make_file(O_RDONLY);
 	u32 written;
-	u16 tag;
 
-	for (u32 round = 0; round < 20; round++) {
-		assert_int_equal(io(f, 0, SHARE_TWRITE, 40000, 40023, 64), SHARE_TWRITE + 1);
-		assert_int_equal(read(f->pipe_in, bytes, sizeof(bytes)), 40000);
-		for (u32 i = 0; i < 40000; i++)
-			assert_int_equal(bytes[i], (u8)(i + 23));
+	io(f, 0, SHARE_TREAD, 9, KIB(62), 23, KIB(63));
+	answer(f, (comes(f), tag_of(f->message)), 7, 0);
+	ended(f, &written);
+	read_much(f, 0, 9);
+	lend(f, 9, fd);
+	reads_what_was_lent(f, 0, 40000);
+	for (u32 i = 0; i < ARRAY_SIZE(plain); i++) {
+		f->offset = plain[i].offset;
+		io(f, 0, plain[i].type, 9, plain[i].count, plain[i].size, plain[i].room);
+		assert_int_equal(comes(f), plain[i].type);
+		assert_int_equal(size_of(f->message), plain[i].size);
 		answer(f, tag_of(f->message), 11, 0);
 		ended(f, &written);
 		assert_int_equal(written, 11);
-
-		assert_int_equal(io(f, 0, SHARE_TREAD, 40000, 23, 40011), SHARE_TREAD + 1);
-		answer_read(f, tag_of(f->message), 40000 - round, 40000 - round);
-		ended(f, &written);
-		assert_int_equal(written, 40011 - round);
-		assert_int_equal(size_of(at(f, IN(0))), written);
-		assert_int_equal(at(f, IN(0))[4], SHARE_TREAD + 1);
-		assert_int_equal(tag_of(at(f, IN(0))), 30);
-		assert_int_equal(size_of(at(f, IN(0)) + 7), 40000 - round);
-		for (u32 i = 11; i < written; i++)
-			assert_int_equal(at(f, IN(0))[i], 0x77);
 	}
-	/* the server may answer as ever */
-	assert_int_equal(io(f, 0, SHARE_TREAD, 40000, 23, 40011), SHARE_TREAD + 1);
-	answer(f, tag_of(f->message), 30011, 5);
+	/* and so is what fails: it knows why */
+	f->offset = 0;
+	io(f, 3, SHARE_TWRITE, 9, 40000, 40023, 64);
+	assert_int_equal(comes(f), SHARE_TWRITE);
+	assert_int_equal(size_of(f->message), 40023);
+	assert_int_equal(f->message[40022], (u8)(40022 + 3));
+	error(f, EROFS);
 	ended(f, &written);
-	assert_int_equal(written, 30011);
-	/* what is small, has no room, or is something else than it says, goes as it is */
-	for (u32 i = 0; i < ARRAY_SIZE(plain); i++) {
-		assert_int_equal(
-			io(f, 0, plain[i].type, plain[i].count, plain[i].size, plain[i].room),
-			plain[i].type);
-		answer(f, tag_of(f->message), 11, 0);
-		ended(f, &written);
-	}
-	/* and so does what a pipe has no room for: of 19 pages each of these takes 10 */
-	assert_int_equal(io(f, 6, SHARE_TWRITE, 40000, 40023, 64), SHARE_TWRITE + 1);
-	tag = tag_of(f->message);
-	assert_int_equal(io(f, 7, SHARE_TWRITE, 40000, 40023, 64), SHARE_TWRITE);
-	assert_int_equal(read(f->pipe_in, bytes, sizeof(bytes)), 40000);
-	answer(f, tag, 11, 0);
+	failed_with(f, 3, 33, written, EROFS);
+	/* what the server does not lend */
+	io(f, 1, SHARE_TREAD, 5, KIB(62), 23, KIB(63));
+	answer(f, (comes(f), tag_of(f->message)), 7, 0);
 	ended(f, &written);
-	assert_int_equal(io(f, 8, SHARE_TWRITE, 40000, 40023, 64), SHARE_TWRITE + 1);
+	read_much(f, 1, 5);
+	assert_int_equal(comes(f), SHARE_TLEND);
+	error(f, EBADF);
+	assert_int_equal(comes(f), SHARE_TREAD);
+	assert_int_equal(size_of(f->message), 23);
+	answer(f, tag_of(f->message), 20011, 4);
+	ended(f, &written);
+	assert_int_equal(written, 20011);
+	close(fd);
 }
 
-/* The types that we use between us and the server are not the driver's. */
-static void takes_no_answers_for_requests(void **state)
+/* Lends fid's file, after that was read once before. */
+static void borrow(struct fixture *f, u32 n, u32 fid, int fd)
+{
+	u32 written;
+
+	io(f, n, SHARE_TREAD, fid, KIB(62), 23, KIB(63));
+	answer(f, (comes(f), tag_of(f->message)), 7, 0);
+	ended(f, &written);
+	read_much(f, n, fid);
+	lend(f, fid, fd);
+	reads_what_was_lent(f, n, 40000);
+}
+
+static u32 open_files(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	u32 count = 0;
+
+	while (readdir(dir))
+		count++;
+	closedir(dir);
+	return count;
+}
+
+static void finish_one(struct fixture *f, u32 n, u8 type, u32 size)
+{
+	u32 written;
+
+	ask_as(f, n, type, 30, size, size, 64);
+	assert_int_equal(comes(f), type);
+	answer_as(f, type + 1, tag_of(f->message));
+	ended(f, &written);
+}
+
+/* A fid means another file once it was clunked, all of them after a new version or a reset. */
+static void gives_back(void **state)
+{
+	struct fixture *f = *state;
+	int fd = make_file(O_RDWR);
+	u32 before = open_files();
+
+	for (u32 way = 0; way < 3; way++) {
+		borrow(f, 0, 9, fd);
+		borrow(f, 1, 10, fd);
+		assert_int_equal(open_files(), before + 2);
+		f->fid = 9;
+		if (way == 0) {
+			finish_one(f, 2, SHARE_TCLUNK, 11);
+			assert_int_equal(open_files(), before + 1);
+			read_much(f, 0, 10);
+			reads_what_was_lent(f, 0, 40000);
+			f->fid = 10;
+			finish_one(f, 2, SHARE_TCLUNK, 11);
+		} else if (way == 1) {
+			finish_one(f, 2, SHARE_TVERSION, 20);
+		} else {
+			pthread_mutex_lock(&f->device->lock);
+			virtio_status_write(f->device, 0, false);
+			pthread_mutex_unlock(&f->device->lock);
+			driver_wait(driver_status_now(f->device) == 0);
+			begin(f);
+		}
+		assert_int_equal(open_files(), before);
+	}
+	/* one that came too late, for a clunk that was on its way */
+	io(f, 0, SHARE_TREAD, 9, KIB(62), 23, KIB(63));
+	answer(f, (comes(f), tag_of(f->message)), 7, 0);
+	ended(f, NULL);
+	read_much(f, 0, 9);
+	assert_int_equal(comes(f), SHARE_TLEND);
+	{
+		u16 asked = tag_of(f->message);
+
+		ask_as(f, 1, SHARE_TCLUNK, 31, 11, 11, 64);
+		assert_int_equal(comes(f), SHARE_TCLUNK);
+		assert_int_equal(descriptor_send(f->files, "", 1, fd, 0), 0);
+		answer_as(f, SHARE_TLEND + 1, asked);
+		reads_what_was_lent(f, 0, 40000);
+		assert_int_equal(open_files(), before + 1);
+		answer_as(f, SHARE_TCLUNK + 1, tag_of(f->message));
+		ended(f, NULL);
+		assert_int_equal(open_files(), before);
+	}
+	close(fd);
+}
+
+/* No more than there is room for: those that were used last. */
+static void borrows_no_more_than_it_has_room_for(void **state)
+{
+	struct fixture *f = *state;
+	int fd = make_file(O_RDWR);
+	u32 before = open_files();
+
+	for (u32 fid = 100; fid < 100 + 2 * SHARE_LENT; fid++)
+		borrow(f, fid % 4, fid, fd);
+	assert_int_equal(open_files(), before + SHARE_LENT);
+	for (u32 fid = 100 + SHARE_LENT; fid < 100 + 2 * SHARE_LENT; fid++) {
+		read_much(f, 0, fid);
+		reads_what_was_lent(f, 0, 40000);
+	}
+	is_quiet(f);
+	borrow(f, 0, 100, fd);
+	close(fd);
+}
+
+/* Who flushes a request may use its buffers again: the server does not know that it goes on here.
+ */
+static void ends_before_its_flush_does(void **state)
+{
+	const struct driver_part parts[] = { { OUT(1), 9, false }, { IN(1), 64, true } };
+	struct fixture *f = *state;
+	int fd = make_file(O_RDONLY), head;
+	u16 asked, flush, tag = 30;
+	u32 written;
+
+	if (f->ring.in_order) /* which says so already */
+		return;
+	for (u32 round = 0; round < 2; round++) {
+		io(f, 2, SHARE_TREAD, 9 + round, KIB(62), 23, KIB(63));
+		answer(f, (comes(f), tag_of(f->message)), 7, 0);
+		ended(f, &written);
+		head = read_much(f, 0, 9 + round);
+		assert_int_equal(comes(f), SHARE_TLEND);
+		asked = tag_of(f->message);
+		put_header(at(f, OUT(1)), 9, 108, 600);
+		memcpy(at(f, OUT(1)) + 7, &tag, 2);
+		assert_true(driver_add(&f->ring, parts, 2) >= 0);
+		driver_kick(&f->ring);
+		assert_int_equal(comes(f), 108);
+		flush = tag_of(f->message);
+		answer_as(f, 109, flush);
+		usleep(20000);
+		assert_false(driver_used(&f->ring, NULL, NULL));
+		if (round == 0) {
+			assert_int_equal(descriptor_send(f->files, "", 1, fd, 0), 0);
+			answer_as(f, SHARE_TLEND + 1, asked);
+			assert_int_equal(ended(f, &written), head);
+			was_read(f, 0, 40000);
+		} else { /* not lent: it goes to the server again, and is flushed then */
+			put_header(f->message, 7, 7, asked);
+			error(f, EBADF);
+			assert_int_equal(comes(f), SHARE_TREAD);
+			answer(f, tag_of(f->message), 7, 0);
+			assert_int_equal(ended(f, &written), head);
+		}
+		ended(f, &written);
+		assert_int_equal(written, 7);
+		assert_int_equal(at(f, IN(1))[4], 109);
+	}
+	close(fd);
+}
+
+/* That one is between us and the server. */
+static void takes_no_borrowing_from_the_driver(void **state)
 {
 	struct fixture *f = *state;
 	u32 written;
 
-	f->count = 40000;
-	for (u8 type = SHARE_TREAD + 1; type <= SHARE_TWRITE + 1; type += 2) {
-		ask_as(f, 0, type, 30, 23, 23, 40011);
-		ended(f, &written);
-		failed_with(f, 0, 30, written, EINVAL);
-	}
+	ask_as(f, 0, SHARE_TLEND, 30, 11, 11, 64);
+	ended(f, &written);
+	failed_with(f, 0, 30, written, EINVAL);
 }
 
 /* What a flush is about is known to the server by the place. */
@@ -534,26 +799,43 @@ static void survives_huge_sizes(void **state)
 	survives_answer(*state, SHARE_MSIZE + 1, ~0u);
 }
 
-static void survives_piped_answers(struct fixture *f, u8 type, u32 count, u32 there)
+/* ... and sends what is none. */
+static void survives_lending(struct fixture *f, int fd, u8 type, u32 size)
 {
-	io(f, 0, type, 40000, 23, 40011);
-	answer_read(f, tag_of(f->message), count, there);
+	u8 bytes[64];
+
+	io(f, 1, SHARE_TREAD, 9, KIB(62), 23, KIB(63));
+	answer(f, (comes(f), tag_of(f->message)), 7, 0);
+	ended(f, NULL);
+	read_much(f, 0, 9);
+	assert_int_equal(comes(f), SHARE_TLEND);
+	if (fd >= 0)
+		assert_int_equal(descriptor_send(f->files, "", 1, fd, 0), 0);
+	put_header(bytes, size, type, tag_of(f->message));
+	assert_int_equal(write(f->server, bytes, size), size);
 	fails_all(f, 1);
 }
 
-static void survives_more_than_was_asked_for(void **state)
+static void survives_a_pipe_for_a_file(void **state)
 {
-	survives_piped_answers(*state, SHARE_TREAD, 40001, 40001);
+	struct fixture *f = *state;
+
+	survives_lending(f, f->interrupt, SHARE_TLEND + 1, 7);
 }
 
-static void survives_less_than_was_said(void **state)
+static void survives_nothing_for_a_file(void **state)
 {
-	survives_piped_answers(*state, SHARE_TREAD, 40000, 39999);
+	survives_lending(*state, -1, SHARE_TLEND + 1, 7);
 }
 
-static void survives_a_read_that_was_none(void **state)
+static void survives_another_answer_than_a_file(void **state)
 {
-	survives_piped_answers(*state, 100, 11, 11);
+	survives_lending(*state, -1, SHARE_TREAD + 1, 40);
+}
+
+static void survives_a_file_and_more(void **state)
+{
+	survives_lending(*state, 0, SHARE_TLEND + 1, 8);
 }
 
 static void survives_its_death(void **state)
@@ -627,8 +909,12 @@ int main(void)
 		both(carries_messages),
 		both(answers_in_any_order),
 		both(waits_for_a_slow_server),
-		both(moves_much_by_pipes),
-		both(takes_no_answers_for_requests),
+		both(lends_and_uses),
+		both(leaves_the_rest_to_the_server),
+		both(gives_back),
+		both(borrows_no_more_than_it_has_room_for),
+		both(ends_before_its_flush_does),
+		both(takes_no_borrowing_from_the_driver),
 		both(translates_flushes),
 		both(refuses_messages_that_are_none),
 		both(needs_room_for_an_answer),
@@ -637,9 +923,10 @@ int main(void)
 		both(survives_wild_tags),
 		both(survives_tiny_sizes),
 		both(survives_huge_sizes),
-		both(survives_more_than_was_asked_for),
-		both(survives_less_than_was_said),
-		both(survives_a_read_that_was_none),
+		both(survives_a_pipe_for_a_file),
+		both(survives_nothing_for_a_file),
+		both(survives_another_answer_than_a_file),
+		both(survives_a_file_and_more),
 		both(survives_its_death),
 		both(survives_its_death_halfway),
 		both(finishes_before_a_reset),
