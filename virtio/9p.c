@@ -133,24 +133,27 @@ static void copy(struct p9_cursor *cursor, u8 *bytes, u32 length, bool to_driver
 	}
 }
 
-/* Describes `length` bytes from the cursor on; returns how many parts that takes. */
+/* Describes `length` bytes from the cursor on, what is adjacent as one; returns how many parts that
+ * takes. */
 static u32 describe(struct p9_cursor cursor, u32 length, struct iovec *parts)
 {
-	u32 count = 0;
+	struct iovec *part = parts;
 
 	while (length) {
+		u8 *at = (u8 *)cursor.iov->iov_base + cursor.offset;
 		size_t n = cursor.iov->iov_len - cursor.offset;
 
 		if (n > length)
 			n = length;
-		if (n)
-			parts[count++] =
-				(struct iovec){ (u8 *)cursor.iov->iov_base + cursor.offset, n };
+		if (part > parts && (u8 *)part[-1].iov_base + part[-1].iov_len == at)
+			part[-1].iov_len += n;
+		else if (n)
+			*part++ = (struct iovec){ at, n };
 		length -= (u32)n;
 		cursor.iov++;
 		cursor.offset = 0;
 	}
-	return count;
+	return (u32)(part - parts);
 }
 
 /* The cursor, `length` bytes further on. */
@@ -397,6 +400,7 @@ static void start_io(struct virtio_9p *p9, struct p9_request *request)
 		.iov = request->data,
 		.iov_count = describe(data, count, request->data),
 		.offset = get_offset(request->header + HEADER + 4),
+		.buffered = write, /* a ring would read as much at once, too */
 	};
 	reactor_submit(p9->queue->reactor, &request->op);
 }
