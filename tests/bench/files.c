@@ -3,7 +3,7 @@
  *
  *   files create|stat|rename|unlink FOLDER COUNT    as many files, one after the other
  *   files list FOLDER COUNT                         a whole folder's names, as many times
- *   files write|read FILE MIB                       in blocks of 1 MiB, from its beginning
+ *   files write|read FILE MIB                       in blocks of 1 MiB, the first 48 again and again
  *
  * and then a line for watch.c: RESULT ops=N us=N; an operation is a file, a name, or a MiB. With
  * MARKS in the environment a plugin of the emulation (layouts-count.c) is told where each
@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #define BLOCK (1u << 20)
+#define WRAP  48
 
 /* NOPs between which a plugin of the emulation counts. */
 #define MARK(n)                                                                               \
@@ -96,6 +97,8 @@ static long stream(int mib, int writing)
 	if (fd < 0)
 		fail("open");
 	for (int i = 0; i < mib; i++) {
+		if (i % WRAP == 0 && lseek(fd, 0, SEEK_SET))
+			fail("seek");
 		if ((writing ? write(fd, block, BLOCK) : read(fd, block, BLOCK)) != BLOCK)
 			fail(writing ? "write" : "read");
 		MARK(2);
