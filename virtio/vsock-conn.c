@@ -4,7 +4,8 @@
  *
  * A connection has at most two operations in flight on its socket: one waits for it or reads, one
  * writes. What is read goes to one of a few buffers of the device's, from which packets are made;
- * what is written lies in the connection's room. A connection that is over stays as long as one of
+ * what is to be written lies in the connection's room, but for what is much and is taken at once. A
+ * connection that is over stays as long as one of
  * them is in flight, or something is due.
  */
 #include "virtio/vsock-internal.h"
@@ -18,7 +19,8 @@
 #include <unistd.h>
 
 #define STRIDE	 (VSOCK_ROOM + VSOCK_MARKS)
-#define FULL	 (VSOCK_ROOM / 4) /* a guest is told of so much more credit at once */
+#define FULL	 (VSOCK_ROOM / 2) /* a guest is told of so much more credit at once */
+#define MUCH	 KIB(4)		  /* is not copied if that can be avoided */
 #define RELEASES 64		  /* sockets closed until rings are made to let go of them */
 #define TOUCHED	 KIB(16)	  /* of a room that may stay in memory */
 
@@ -272,16 +274,50 @@ static void forward(struct vsock_conn *conn, u32 bytes)
 		vsock_due(conn, VSOCK_DUE_CREDIT);
 }
 
+/* What the host's end takes at once, straight from the driver's buffers: of a stream any part, of
+ * messages a whole one. */
+static u32 write_through(const struct vsock_conn *conn, const struct iovec *iov, u32 skip, u32 size,
+			 bool ends)
+{
+	struct iovec parts[CONFIG_VSOCK_QUEUE_SIZE];
+	u32 count = 0;
+	ssize_t n;
+
+	if (conn->used || conn->out_busy || size < MUCH ||
+	    (conn->type == VIRTIO_VSOCK_TYPE_SEQPACKET && !ends))
+		return 0;
+	for (; size; iov++) {
+		u32 length = skip < iov->iov_len ? (u32)iov->iov_len - skip : 0;
+
+		if (length > size)
+			length = size;
+		if (length)
+			parts[count++] = (struct iovec){ (u8 *)iov->iov_base + skip, length };
+		skip -= skip < iov->iov_len ? skip : (u32)iov->iov_len;
+		size -= length;
+	}
+	n = writev(conn->fd, parts, (int)count);
+	return n > 0 ? (u32)n : 0; /* what went wrong is met again by what goes the other way */
+}
+
 void vsock_take(struct vsock_conn *conn, const struct iovec *iov, u32 skip, u32 size, bool ends)
 {
-	u32 at = (u32)((conn->head + conn->used) % VSOCK_ROOM);
-	u32 first = size < VSOCK_ROOM - at ? size : (u32)VSOCK_ROOM - at;
-	u32 last = conn->used + size - 1;
+	u32 through, at, first, last;
 
 	if (conn->deaf || conn->closing) {
 		forward(conn, size);
 		return;
 	}
+	through = write_through(conn, iov, skip, size, ends);
+	if (through)
+		forward(conn, through);
+	if (through == size)
+		return;
+	skip += through;
+	size -= through;
+	at = (u32)((conn->head + conn->used) % VSOCK_ROOM);
+	first = size < VSOCK_ROOM - at ? size : (u32)VSOCK_ROOM - at;
+	last = conn->used + size - 1;
 	vsock_copy(iov, skip, conn->room + at, first, false);
 	vsock_copy(iov, skip + first, conn->room, size - first, false);
 	conn->used += size;

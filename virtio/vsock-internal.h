@@ -20,7 +20,7 @@
 #define VSOCK_HOST_CID 2
 #define VSOCK_HEADER   44u /* bytes of struct virtio_vsock_hdr */
 #define VSOCK_BOTH     (VIRTIO_VSOCK_SHUTDOWN_RCV | VIRTIO_VSOCK_SHUTDOWN_SEND)
-#define VSOCK_ROOM     KIB(128) /* credit of the guest for each connection; a power of two */
+#define VSOCK_ROOM     KIB(256) /* credit of the guest for each connection; a power of two */
 #define VSOCK_MARKS    (VSOCK_ROOM / 8) /* seqpacket: a bit for each byte, set where a message ends \
 					 */
 #define VSOCK_READS   16		/* reads of connections at one time ... */

@@ -56,6 +56,9 @@ static int uring_create(struct reactor *reactor)
 	error = uring_ring_make(reactor, &uring->ring, &uring->sqpoll);
 	if (error)
 		goto free_uring;
+	error = uring->ring.features & IORING_FEAT_EXT_ARG ? 0 : -ENOSYS; /* 5.11: naps */
+	if (error)
+		goto exit_ring;
 	error = uring_table_make(reactor, &uring->ring);
 	if (error < 0)
 		goto exit_ring;

@@ -21,7 +21,7 @@
 #define HEADER	   44u
 #define RX_BYTES   4096u
 #define CID	   42
-#define CREDIT	   KIB(128) /* that the device gives */
+#define CREDIT	   KIB(256) /* that the device gives */
 #define RINGS(n)   (0x10000ull * (1 + (u64)(n)))
 #define RX_AT(i)   (MIB(1) + KIB(8) * (u64)(i))
 #define TX_AT(i)   (MIB(4) + KIB(16) * (u64)(i))
