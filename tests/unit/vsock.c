@@ -323,6 +323,44 @@ static void stuck_reader(void **state)
 	close(fd);
 }
 
+/* A socket that takes a part of a packet: the rest follows, wherever the border is. */
+static void writes_in_parts(void **state)
+{
+	static u8 bytes[KIB(10)];
+	const u32 large = 60000;
+	struct fixture *f = vsock_up(state);
+	int listener = listens(f, 9, SOCK_STREAM, 8), fd;
+	struct virtio_vsock_hdr h;
+	u8 *packet = at(f, MIB(9), HEADER + large);
+	const struct driver_part part = { MIB(9), HEADER + large, false };
+
+	begin(f, 0, 16);
+	for (u32 n = 0; n < 20; n++) {
+		u32 sent = 0;
+
+		fd = dials(f, 100 + n, 9, listener);
+		for (u32 i = 0; i < n; i++) {
+			for (u32 j = 0; j < sizeof(bytes); j++)
+				bytes[j] = pattern(sent++);
+			sends(f, 100 + n, 9, bytes, sizeof(bytes));
+		}
+		h = header(f, OP(RW), 100 + n, 9);
+		h.len = htole32(large);
+		memcpy(packet, &h, HEADER);
+		for (u32 j = 0; j < large; j++)
+			packet[HEADER + j] = pattern(sent++);
+		assert_true(driver_add(&f->rings[TX], &part, 1) >= 0);
+		driver_kick(&f->rings[TX]);
+		reactors_settle(f->machine.reactors);
+		drain(fd, sent);
+		says(f, OP(SHUTDOWN), 100 + n, 9, SHUT(SEND) | SHUT(RCV));
+		host_sees_end(fd);
+		close(fd);
+		told(f, OP(RST), 100 + n, 9);
+	}
+	close(listener);
+}
+
 static void bulk(void **state)
 {
 	static u8 out[KIB(64)], in[KIB(64)], packet[KIB(15)];
@@ -788,16 +826,16 @@ static void goes(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		vsock_test(offers),	   vsock_test(guest_connects),
-		vsock_test(host_connects), vsock_test(nobody_listens),
-		vsock_test(half_closes),   vsock_test(closes_with_bytes_left),
-		vsock_test(reader_goes),   vsock_test(keeps_to_the_guests_credit),
-		vsock_test(stuck_reader),  vsock_test(bulk),
-		vsock_test(messages),	   vsock_test(wrong_packets),
-		vsock_test(wrong_buffers), vsock_test(storm),
-		vsock_test(thousand),	   vsock_test(no_answers),
-		vsock_test(resets),	   vsock_test(caller_goes),
-		vsock_test(goes),
+		vsock_test(offers),	     vsock_test(guest_connects),
+		vsock_test(host_connects),   vsock_test(nobody_listens),
+		vsock_test(half_closes),     vsock_test(closes_with_bytes_left),
+		vsock_test(reader_goes),     vsock_test(keeps_to_the_guests_credit),
+		vsock_test(stuck_reader),    vsock_test(bulk),
+		vsock_test(writes_in_parts), vsock_test(messages),
+		vsock_test(wrong_packets),   vsock_test(wrong_buffers),
+		vsock_test(storm),	     vsock_test(thousand),
+		vsock_test(no_answers),	     vsock_test(resets),
+		vsock_test(caller_goes),     vsock_test(goes),
 	};
 
 	if (argc > 1)
