@@ -48,16 +48,16 @@ cp /bin/busybox share/tool
 start_guest kernel=std root=no name=made -- --share share,tag=src <<'X'
 . ./mounts
 mounted src
-cp /m/src/tool /m/src/made
-chmod 755 /m/src/made
+cp /m/src/tool /m/src/busybox-made
+chmod 755 /m/src/busybox-made
 echo made
 sleep 60
 X
 wait_console '^made' 60
 tries=0
 # a ring keeps a file for a while on kernels before 6.13
-until share/made true 2>/dev/null || [ $((tries += 1)) = 100 ]; do sleep 0.1; done
-check 'a program that the guest has written runs on the host, while it has not ended' cmp share/tool share/made
+until share/busybox-made true 2>/dev/null || [ $((tries += 1)) = 100 ]; do sleep 0.1; done
+check 'a program that the guest has written runs on the host, while it has not ended' cmp share/tool share/busybox-made
 same 'and soon' "$((tries < 100))" 1
 echo "# it took $tries tenths of a second"
 kill "$pid"
