@@ -35,13 +35,14 @@ ssize_t descriptor_receive(int socket, void *bytes, size_t length, int *fd)
 	struct msghdr message = { .msg_iov = &iov,
 				  .msg_iovlen = 1,
 				  .msg_control = &control,
-				  .msg_controllen = sizeof(control) };
+				  .msg_controllen = CMSG_LEN(sizeof(*fd)) };
+	/* The kernel drops what there is no room for: CMSG_SPACE() would have some for two. */
 	ssize_t n = recvmsg(socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
 
 	*fd = -1;
 	if (n < 0)
 		return -errno;
-	if (message.msg_controllen >= CMSG_LEN(sizeof(*fd)) && !(message.msg_flags & MSG_CTRUNC) &&
+	if (message.msg_controllen >= CMSG_LEN(sizeof(*fd)) &&
 	    control.header.cmsg_level == SOL_SOCKET && control.header.cmsg_type == SCM_RIGHTS)
 		memcpy(fd, CMSG_DATA(&control.header), sizeof(*fd));
 	return n;

@@ -12,7 +12,8 @@
 int descriptor_send(int socket, const void *bytes, size_t length, int fd, int flags);
 
 /* Takes the next message. Returns its length, or -errno; *fd: the caller's from here on, close on
- * exec, or -1: none came with it, or this process has no room for one more. Any thread. */
+ * exec, or -1: none came with it, or this process has no room for one more. Of several the first
+ * is taken, the others are dropped. Any thread. */
 ssize_t descriptor_receive(int socket, void *bytes, size_t length, int *fd);
 
 #endif

@@ -207,6 +207,10 @@ int vsock_host_answer(const struct vsock_host *host, u32 *id, int *fd)
 
 	if (n == -EAGAIN || n == -EINTR)
 		return 0;
+	if (*fd >= 0 && (n != (ssize_t)sizeof(call) || call.error)) {
+		close(*fd); /* it is out of its mind */
+		*fd = -1;
+	}
 	if (n != (ssize_t)sizeof(call))
 		return n < 0 ? (int)n : -EPIPE;
 	*id = call.id;

@@ -173,7 +173,7 @@ static struct p9_cursor behind(struct p9_cursor cursor, size_t length)
 	return cursor;
 }
 
-/* What its fid, or every one, stands for now, or stood for, is not known any more. */
+/* A clunk ends what its fid stood for, a version what all did: nothing lent is theirs any more. */
 static void forget_files(struct virtio_9p *p9, const struct p9_request *request)
 {
 	if (request->header[4] == SHARE_TCLUNK && request->header_size == HEADER_FID)

@@ -5,8 +5,7 @@
  * A connection has at most two operations in flight on its socket: one waits for it or reads, one
  * writes. What is read goes to one of a few buffers of the device's, from which packets are made;
  * what is to be written lies in the connection's room, but for what is much and is taken at once. A
- * connection that is over stays as long as one of
- * them is in flight, or something is due.
+ * connection that is over stays as long as one of them is in flight, or something is due.
  */
 #include "virtio/vsock-internal.h"
 

@@ -589,6 +589,34 @@ static void gives_back(void **state)
 	close(fd);
 }
 
+/* One is taken, however many come. */
+static void takes_one_descriptor(void **state)
+{
+	struct fixture *f = *state;
+	int fd = make_file(O_RDONLY), two[] = { fd, fd };
+	char control[CMSG_SPACE(sizeof(two))] __attribute__((aligned(8))) = { 0 };
+	struct iovec iov = { "", 1 };
+	struct msghdr message = { .msg_iov = &iov,
+				  .msg_iovlen = 1,
+				  .msg_control = control,
+				  .msg_controllen = sizeof(control) };
+	struct cmsghdr *c = CMSG_FIRSTHDR(&message);
+	u32 before = open_files();
+
+	*c = (struct cmsghdr){ CMSG_LEN(sizeof(two)), SOL_SOCKET, SCM_RIGHTS };
+	memcpy(CMSG_DATA(c), two, sizeof(two));
+	io(f, 0, SHARE_TREAD, 9, KIB(62), 23, KIB(63));
+	answer(f, (comes(f), tag_of(f->message)), 7, 0);
+	ended(f, NULL);
+	read_much(f, 0, 9);
+	assert_int_equal(comes(f), SHARE_TLEND);
+	assert_int_equal(sendmsg(f->files, &message, 0), 1);
+	answer_as(f, SHARE_TLEND + 1, tag_of(f->message));
+	reads_what_was_lent(f, 0, 40000);
+	assert_int_equal(open_files(), before + 1);
+	close(fd);
+}
+
 /* No more than there is room for: those that were used last. */
 static void borrows_no_more_than_it_has_room_for(void **state)
 {
@@ -917,6 +945,7 @@ int main(void)
 		both(lends_and_uses),
 		both(leaves_the_rest_to_the_server),
 		both(gives_back),
+		both(takes_one_descriptor),
 		both(borrows_no_more_than_it_has_room_for),
 		both(ends_before_its_flush_does),
 		both(takes_no_borrowing_from_the_driver),
